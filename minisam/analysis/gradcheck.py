@@ -1,0 +1,89 @@
+"""Is a gradient right? Compare it with differences of the function itself, on every index.
+
+A layer's outputs are weighted with a random cotangent c before they are summed to a number: with
+c = 1 mistakes cancel (softmax outputs sum to 1, so a backward that returns 0 would pass).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minisam.nn.env import Env
+from minisam.nn.layer import Layer
+from minisam.nn.losses import Loss
+
+Array = np.ndarray
+
+
+def numerical_gradient(f: Callable[[Array], float], x: Array, step: float = 1e-5) -> Array:
+    """Central differences (f(x + hᵢ) - f(x - hᵢ)) / 2h along every axis i of x, in float64.
+
+    Their error is O(h²) for a smooth f; across a kink they are meaningless.
+
+    >>> numerical_gradient(lambda x: float(x @ x), np.array([1.0, -2.0])).round(6).tolist()
+    [2.0, -4.0]
+    """
+    x = np.array(x, np.float64)
+    slope = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        centre = x[i]
+        x[i] = centre + step
+        above = f(x)
+        x[i] = centre - step
+        below = f(x)
+        x[i] = centre
+        slope[i] = (above - below) / (2 * step)
+    return slope
+
+
+def relative_error(actual: Array, expected: Array) -> float:
+    """max |actual - expected| / max |expected| (absolute where expected is 0 everywhere)."""
+    scale = np.abs(expected).max(initial=0.0)
+    difference = np.abs(np.asarray(actual) - expected).max(initial=0.0)
+    return float(difference / scale) if scale else float(difference)
+
+
+def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator) -> float:
+    """The largest relative error of a layer's gradients, by input and by every parameter.
+
+    x is (N, *input_shape) float64, params are float64 arrays of the layer's param_shapes. Keep x
+    away from kinks (0 for ReLU, ties for a maximum): there no gradient is right.
+
+    >>> from minisam.nn import Linear
+    >>> rng = np.random.default_rng(0)
+    >>> params = [rng.standard_normal((3, 2)), rng.standard_normal(2)]
+    >>> gradcheck(Linear(3, 2), rng.standard_normal((4, 3)), params, rng) < 1e-8
+    True
+    """
+    y, cache = layer.forward(params, x, Env())
+    cotangent = rng.standard_normal(y.shape)
+    # What a backward forgets to assign must not be right by accident.
+    grads = [np.full_like(param, np.nan) for param in params]
+    dx = layer.backward(params, cache, cotangent, grads, Env())
+
+    def weighted(*arrays: Array) -> float:
+        return float(np.sum(cotangent * layer.forward(list(arrays[1:]), arrays[0], Env())[0]))
+
+    errors = []
+    arrays = [x, *params]
+    for i, gradient in enumerate([dx, *grads]):
+
+        def along(value: Array, i: int = i) -> float:
+            return weighted(*arrays[:i], value, *arrays[i + 1 :])
+
+        if gradient.shape != arrays[i].shape:
+            raise ValueError(
+                f"expected a gradient of shape {arrays[i].shape}, got {gradient.shape}"
+            )
+        errors.append(relative_error(gradient, numerical_gradient(along, arrays[i])))
+    return float(np.max(errors))  # unlike max(), it lets a NaN through
+
+
+def losscheck(loss: Loss, outputs: Array, y: Array) -> float:
+    """The relative error of a loss's gradient with respect to outputs (N, n_out) float64.
+
+    >>> from minisam.nn import MeanSquaredError
+    >>> losscheck(MeanSquaredError(), np.eye(2), np.ones((2, 2))) < 1e-8
+    True
+    """
+    return relative_error(loss(outputs, y)[1], numerical_gradient(lambda z: loss(z, y)[0], outputs))

@@ -1,0 +1,171 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read exactly as their authors distribute them.
+
+An experiment starts from the official files, however someone happens to keep them: the binary or
+the Python (pickle) version, the original .tar.gz or unpacked, complete or only the first records.
+Archives are read in place, member by member, and never unpacked to disk.
+"""
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minisam.data.dataset import Dataset
+from minisam.data.records import Labels, binary_records, class_names, pickle_records
+
+LARGEST = 1 << 28  # bytes a member may claim to have; the largest official one has 155 MB
+
+
+class Layout(NamedTuple):
+    """File names of one official version."""
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]  # all but the first may be missing
+    test: str
+    meta: str = ""  # the pickle of class names; the binary versions have none
+
+
+LAYOUTS = {
+    "cifar10": (
+        Layout("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
+               tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"),
+        Layout("cifar-10-batches-py", "cifar-10-python.tar.gz",
+               tuple(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    "cifar100": (
+        Layout("cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), "test.bin"),
+        Layout("cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", "meta"),
+    ),
+}  # fmt: skip
+
+LABELS = {
+    "cifar10": Labels(10, 0, 1, "batches.meta.txt", "labels", "label_names"),
+    "cifar100": Labels(100, 1, 2, "fine_label_names.txt", "fine_labels", "fine_label_names"),
+    "cifar100-coarse":
+        Labels(20, 0, 2, "coarse_label_names.txt", "coarse_labels", "coarse_label_names"),
+}  # fmt: skip
+
+
+class Found(NamedTuple):
+    """A data set on this computer: its name, where it is, and how many records it has."""
+
+    name: str
+    path: Path
+    n_train: int
+    n_test: int
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloads, the operating system's cache of this user."""
+    import pooch  # takes longer to import than the rest of this package
+
+    return Path(pooch.os_cache("minisam"))
+
+
+def find_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Path | None:
+    """Return the first folder or archive with the data set, or None.
+
+    `data_dir` may be that folder, that archive, or the folder they are in. Without it the
+    environment variable MINISAM_DATA and then the cache are searched. `Raises` ValueError for an
+    unknown name: it is "cifar10", "cifar100" or "cifar100-coarse".
+    """
+    return next((path for path, _ in _search(name, data_dir)), None)
+
+
+def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Read "cifar10", "cifar100" (100 classes) or "cifar100-coarse" (20) from `find_cifar`'s place.
+
+    Images are uint8 (N, 32, 32, 3), labels int64 (N,), both in the files' order. `Raises`
+    FileNotFoundError if there are none, ValueError naming the file if one is damaged.
+    """
+    for path, layout in _search(name, data_dir):
+        return _load(name, path, layout)
+    family = name.removesuffix("-coarse")
+    places = ", ".join(f"{place} ({origin})" for place, origin in _places(data_dir))
+    wanted = ", ".join(f"{layout.folder}, {layout.archive}" for layout in LAYOUTS[family])
+    raise FileNotFoundError(
+        f"{name} not found in {places}: expected one of {wanted}; "
+        f"to download it: minisam data --fetch {family}"
+    )
+
+
+def available(data_dir: str | os.PathLike | None = None) -> list[Found]:
+    """List what `load_cifar` can read, in the order of its search; `Raises` what it raises."""
+    found = []
+    for name in LABELS:
+        for path, layout in _search(name, data_dir):
+            data = _load(name, path, layout)
+            found.append(Found(name, path, len(data.y_train), len(data.y_test)))
+    return found
+
+
+def _places(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, str]]:
+    if data_dir is not None:
+        yield Path(data_dir), "data_dir"
+        return
+    if variable := os.environ.get("MINISAM_DATA"):
+        yield Path(variable), "MINISAM_DATA"
+    yield cache_dir(), "cache"
+
+
+def _search(name: str, data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, Layout]]:
+    if name not in LABELS:
+        raise ValueError(f"name: expected one of {', '.join(LABELS)}, got {name!r}")
+    for place, _ in _places(data_dir):
+        for layout in LAYOUTS[name.removesuffix("-coarse")]:
+            for folder in (place / layout.folder, place):
+                if (folder / layout.train[0]).is_file():
+                    yield folder, layout
+            for archive in (place / layout.archive, place):
+                if archive.name == layout.archive and archive.is_file():
+                    yield archive, layout
+
+
+def _load(name: str, path: Path, layout: Layout) -> Dataset:
+    labels, is_pickle = LABELS[name], bool(layout.meta)
+    names = layout.meta or labels.names_file
+    files = _read(path, layout.folder, (*layout.train, layout.test, names))
+    for file in (layout.train[0], layout.test, names):
+        if file not in files:
+            raise ValueError(f"{path}: expected a file {file}, got {', '.join(files) or 'none'}")
+    records = pickle_records if is_pickle else binary_records
+
+    def arrays(parts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [records(files[part], f"{path}: {part}", labels) for part in parts]
+        x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        return np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), y
+
+    x_train, y_train = arrays(part for part in layout.train if part in files)
+    x_test, y_test = arrays([layout.test])
+    classes = class_names(files[names], f"{path}: {names}", labels, is_pickle)
+    source = f"{path}: {', '.join(file for file in files if file != names)}"
+    return Dataset(name, source, classes, x_train, y_train, x_test, y_test)
+
+
+def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the contents of those wanted files that are in the folder or archive at path."""
+    if path.is_dir():
+        return {file: (path / file).read_bytes() for file in wanted if (path / file).is_file()}
+    members = {f"{folder}/{file}": file for file in wanted}
+    files = {}
+    try:
+        with gzip.open(path) as stream:
+            # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+                for member in archive:
+                    if not 0 <= member.size <= LARGEST:
+                        raise ValueError(f"{member.size} bytes in one file, at most {LARGEST}")
+                    wanted_file = members.get(member.name)
+                    if wanted_file and member.isreg() and (data := archive.extractfile(member)):
+                        files[wanted_file] = data.read()
+            while stream.read(1 << 20):
+                pass  # the checksum comes last
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise ValueError(f"{path}: expected a whole .tar.gz archive: {error}") from error
+    return {file: files[file] for file in wanted if file in files}

@@ -1,0 +1,71 @@
+"""What every data set looks like to the rest of minisam: images, labels, and where they came from.
+
+Readers and generators return a `Dataset`; training code sees nothing else. Its checksum identifies
+the numbers that were used, not the file that held them, so two people can tell whether they ran
+the same experiment although one has the full archive and the other a subset.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays gives an array, not a truth value
+class Dataset:
+    """Training and test images with their labels.
+
+    x_train (N, 32, 32, 3) and x_test (M, 32, 32, 3) are uint8, NHWC; y_train (N,) and y_test (M,)
+    are int64 indices into `classes`. `source` says what was read, "embedded" if nothing was.
+
+    >>> x, y = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
+    >>> data = Dataset("synthetic", "embedded", ("a", "b", "c"), x, y, x[:2], y[:2])
+    >>> data.first(n_train=2).y_train
+    array([0, 1])
+    >>> data.first(n_test=5)
+    Traceback (most recent call last):
+    ValueError: first expected n_test between 1 and 2 (all of synthetic's), got 5
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were generated rather than photographed."""
+        return self.name == "synthetic"
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all images and labels in hexadecimal: the same numbers, the same checksum."""
+        digest = hashlib.sha256()
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            # Shapes go in too, or moving records from one part to the next would go unnoticed;
+            # little-endian, or the answer would depend on the machine.
+            digest.update(repr(array.shape).encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def first(self, n_train: int | None = None, n_test: int | None = None) -> "Dataset":
+        """Return the first n_train and n_test records as views; None keeps them all.
+
+        Raises ValueError if fewer than 1 or more than there are is asked for.
+        """
+        for argument, n, y in (("n_train", n_train, self.y_train), ("n_test", n_test, self.y_test)):
+            if n is not None and not 1 <= n <= len(y):
+                raise ValueError(
+                    f"first expected {argument} between 1 and {len(y)} (all of {self.name}'s), "
+                    f"got {n}"
+                )
+        return replace(
+            self,
+            x_train=self.x_train[:n_train],
+            y_train=self.y_train[:n_train],
+            x_test=self.x_test[:n_test],
+            y_test=self.y_test[:n_test],
+        )

@@ -1,0 +1,57 @@
+"""Downloading CIFAR from its authors, once, into the cache that `load_cifar` searches.
+
+The file appears under its final name only after its checksum has been verified, so whatever is in
+the cache is whole: an interrupted download leaves nothing a later run would trust.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from minisam.data.cifar import cache_dir
+
+TIMEOUT = 30.0  # seconds to wait for a connection, and then for each next piece of data
+
+
+class Archive(NamedTuple):
+    """Where an archive is and the MD5 checksum, in hexadecimal, that its authors state."""
+
+    url: str
+    md5: str
+
+
+# Both from https://www.cs.toronto.edu/~kriz/cifar.html
+ARCHIVES = {
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "c32a1d4ab5d03f1284b67883e8d87530",
+    ),
+    "cifar100": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        "03b5dce01913d631647c71ecec9e9cb8",
+    ),
+}
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """Download "cifar10" (162 MB) or "cifar100" (161 MB) unless it is there; return the archive.
+
+    `progress` draws a bar on standard error. `Raises` OSError if the connection is refused, breaks
+    or stalls for TIMEOUT seconds, or the server answers with an error; ValueError if the name is
+    unknown or the checksum wrong. Either way the cache is as before.
+    """
+    if name not in ARCHIVES:
+        raise ValueError(f"name: expected one of {', '.join(ARCHIVES)}, got {name!r}")
+    import pooch  # slow to import, and only needed here
+    from requests import RequestException
+
+    url, md5 = ARCHIVES[name]
+    download = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
+    try:
+        path = pooch.retrieve(url, f"md5:{md5}", url.rpartition("/")[2], cache_dir(),
+                              downloader=download)  # fmt: skip
+    except RequestException as error:
+        cause = error.args[0] if error.args else error
+        raise OSError(f"{url}: download failed: {getattr(cause, 'reason', cause)}") from error
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from error
+    return Path(path)

@@ -1,0 +1,154 @@
+"""From the bytes of one CIFAR file to arrays: the binary records, and pickles read as plain data.
+
+A pickle is a program: the standard loader calls whatever functions the file names. This one builds
+arrays, lists, dictionaries, strings and numbers and refuses the rest, so that a data set
+somebody passed on can be opened without trusting them.
+"""
+
+import io
+import pickle
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PIXELS = 3 * 32 * 32  # bytes an image: its red plane, then green, then blue
+
+
+class Labels(NamedTuple):
+    """Where the labels of one data set are, in either version."""
+
+    n_classes: int
+    byte: int  # binary: a record's label is this one …
+    n_bytes: int  # … of so many bytes before its image
+    names_file: str
+    key: str  # pickle: the key of the labels, and that of the class names
+    names_key: str
+
+
+def binary_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (N, 3072) uint8 and labels (N,) int64 of a binary file's contents.
+
+    `where` names the file in errors. `Raises` ValueError if these are not whole, valid records.
+    """
+    size = labels.n_bytes + PIXELS
+    if not raw or len(raw) % size:
+        raise ValueError(f"{where}: expected a multiple of {size} bytes, got {len(raw)}")
+    records = np.frombuffer(raw, np.uint8).reshape(-1, size)
+    return records[:, labels.n_bytes :], _valid(records[:, labels.byte].tolist(), where, labels)
+
+
+def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same as `binary_records`, and raise the same, for a pickle's contents."""
+    content = unpickle(raw, where)
+    x, y = _entry(content, "data", where), _entry(content, labels.key, where)
+    if not isinstance(x, np.ndarray) or not x.size or x.shape != (len(x), PIXELS):
+        raise ValueError(f"{where}: expected data of shape (N, {PIXELS}), got {_kind(x)}")
+    if not isinstance(y, list) or len(y) != len(x):
+        raise ValueError(f"{where}: expected {len(x)} {labels.key}, got {_kind(y)}")
+    return x, _valid(y, where, labels)
+
+
+def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tuple[str, ...]:
+    """Return the class names from the contents of a text or pickle file.
+
+    `Raises` ValueError if there are not exactly as many as classes.
+    """
+    if is_pickle:
+        names = _entry(unpickle(raw, where), labels.names_key, where)
+    else:
+        names = raw.decode(errors="replace").split()
+    if not isinstance(names, list) or len(names) != labels.n_classes:
+        raise ValueError(f"{where}: expected {labels.n_classes} class names, got {_kind(names)}")
+    try:
+        return tuple(_text(name) for name in names)
+    except TypeError as error:
+        raise ValueError(f"{where}: class names: {error}") from error
+
+
+def _valid(y: list[int], where: str, labels: Labels) -> np.ndarray:
+    for n, label in enumerate(y):
+        if type(label) is not int or not 0 <= label < labels.n_classes:
+            raise ValueError(
+                f"{where}: expected a label from 0 to {labels.n_classes - 1} in record {n}, "
+                f"got {_kind(label)}"
+            )
+    return np.array(y, np.int64)
+
+
+def _entry(content: dict[str, Any], key: str, where: str) -> Any:
+    if key not in content:
+        raise ValueError(f"{where}: expected a key {key!r}, got {sorted(content)}")
+    return content[key]
+
+
+def _kind(value: Any) -> str:
+    # Not the value itself, unless small: a few bytes of pickle can have a repr of gigabytes.
+    if isinstance(value, np.ndarray | list):
+        return f"{type(value).__name__} of shape {getattr(value, 'shape', (len(value),))}"
+    return str(value) if type(value) is int and abs(value) < 1e9 else type(value).__name__
+
+
+def _text(string: Any) -> str:
+    if not isinstance(string, str | bytes):
+        raise TypeError(f"expected a string, got {_kind(string)}")
+    # Python 2 wrote its strings as bytes.
+    return string if isinstance(string, str) else string.decode(errors="replace")
+
+
+class _Inert:
+    """What a pickle gets for an array, a dtype and their types: it remembers, and does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray:
+        """Rebuild a pickled array from its state, which is plain data."""
+        _, shape, dtype, is_fortran, raw = self.state
+        if dtype.args[0] not in ("u1", b"u1"):
+            raise ValueError(f"an array of dtype {dtype.args[0]!r}, expected uint8")
+        return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+INERT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+         "numpy.ndarray", "numpy.dtype")  # fmt: skip
+
+
+# The Unpickler written in Python: its C twin allocates whatever size a damaged file claims.
+class _PlainUnpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        def latin1(text: str, encoding: str) -> bytes:
+            if encoding != "latin1":
+                raise pickle.UnpicklingError(f"it would encode as {encoding!r}")
+            return text.encode("latin1")
+
+        if f"{module}.{name}" in INERT:
+            return _Inert
+        if f"{module}.{name}" == "_codecs.encode":  # how Python 3 spells bytes in protocol 2
+            return latin1
+        raise pickle.UnpicklingError(f"it would load {f'{module}.{name}'!r}")
+
+
+def unpickle(raw: bytes, where: str) -> dict[str, Any]:
+    """Return a pickled dictionary of uint8 arrays, lists, strings and numbers, and nothing else.
+
+    Pickles of Python 2 and 3 can be read; keys become str. `Raises` ValueError naming the file
+    (`where`) and what it tried to load, without having loaded it.
+
+    >>> unpickle(pickle.dumps({"labels": [3, 1]}), "data_batch_1")
+    {'labels': [3, 1]}
+    >>> unpickle(pickle.dumps({"labels": eval}), "data_batch_1")
+    Traceback (most recent call last):
+    ValueError: data_batch_1: refused this pickle: it would load 'builtins.eval'
+    """
+    try:
+        content = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
+        return {
+            _text(key): value.array() if isinstance(value, _Inert) else value
+            for key, value in content.items()
+        }
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error) or "it ends too early"
+        raise ValueError(f"{where}: refused this pickle: {reason}") from error

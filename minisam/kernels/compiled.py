@@ -1,0 +1,65 @@
+"""Compile the hot loops, once per machine, and say so.
+
+A kernel is a plain Python function over blocks of arrays. Its signature is written with T for the
+floating-point type, and `name[dtype]` is its machine code for that type. The first such look-up
+compiles (or loads from Numba's disk cache) all kernels together, in the calling thread: a compiler
+started inside a worker could wait for an import lock that the caller holds. With
+NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through them.
+"""
+
+import threading
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from tqdm import tqdm
+
+TYPES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+
+_kernels: list["Kernel"] = []
+_compiled: set[np.dtype] = set()
+_lock = threading.Lock()
+
+
+class Kernel:
+    """A loop that Numba compiles for float32 and float64; it runs without Python's global lock."""
+
+    def __init__(self, function: Callable, signature: str) -> None:
+        self.run = numba.njit(function, nogil=True, cache=True, error_model="numpy")
+        self.signature = signature
+        _kernels.append(self)
+
+    def __getitem__(self, dtype: np.dtype) -> Callable:
+        """The compiled function for arrays of this dtype."""
+        if dtype not in _compiled:
+            compile_all(dtype)
+        return self.run
+
+    def compile(self, dtype: np.dtype) -> None:
+        self.run.compile(self.signature.replace("T", TYPES[dtype]))
+
+
+def kernel(signature: str) -> Callable[[Callable], Kernel]:
+    """Decorate a function as a `Kernel`, e.g. `@kernel("void(T[::1], T[::1])")`."""
+    return lambda function: Kernel(function, signature)
+
+
+def compile_all(dtype: np.dtype) -> None:
+    """Compile every kernel for one dtype; with a progress bar where that takes noticeable time.
+
+    Raises:
+        TypeError: a dtype other than float32 and float64.
+    """
+    if dtype not in TYPES:
+        raise TypeError(f"minisam computes in float32 or float64, got {dtype}")
+    with _lock:
+        if dtype not in _compiled and not numba.config.DISABLE_JIT:
+            label = f"compiling the {TYPES[dtype]} kernels (once; kept on disk)"
+            for one in tqdm(_kernels, desc=label, delay=0.5, leave=False, unit="kernel"):
+                one.compile(dtype)
+        _compiled.add(dtype)
+
+
+def dense(x: np.ndarray) -> np.ndarray:
+    """x, copied unless it is C-contiguous and writeable, as the kernels are compiled for."""
+    return np.require(x, requirements=("C", "W"))

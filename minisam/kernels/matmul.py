@@ -1,0 +1,32 @@
+"""Matrix products, shared out among threads.
+
+Each thread multiplies a slice of `a` with `b`, or `a` with a slice of `b`, by a single-threaded
+GEMM. The slices follow from the shapes alone, never from the number of threads.
+"""
+
+import numpy as np
+from numpy import ndarray as Array
+
+from minisam.kernels.threads import parallel_for
+
+# Below this many multiply-adds waking a thread costs more than it brings.
+_WORTH_A_THREAD = 1 << 21
+_MOST_BLOCKS = 8
+
+
+def matmul(a: Array, b: Array, out: Array) -> Array:
+    """out = a b, with a (M, K), b (K, N) and out (M, N); see `reference.matmul`."""
+    M, K = a.shape
+    N = b.shape[1]
+    n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, max(M, N) // 32))
+    cuts = np.linspace(0, max(M, N), n_blocks + 1).astype(int)
+
+    def block(i: int) -> None:
+        part = slice(cuts[i], cuts[i + 1])
+        if M >= N:
+            np.matmul(a[part], b, out=out[part])
+        else:
+            np.matmul(a, b[:, part], out=out[:, part])
+
+    parallel_for(block, n_blocks)
+    return out

@@ -1,0 +1,170 @@
+"""Every kernel as plain NumPy, written to be read.
+
+Same names and signatures as the fast twins in `matmul`, `conv`, `pool` and `vector`; a test holds
+each pair equal. Results are written into `out`, which the caller allocates. Images are NHWC:
+x[n, row, column, channel]. A convolution's weight is (kH, kW, C_in, C_out). PyTorch's NCHW and
+OIHW are one transpose away: x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
+"""
+
+import numpy as np
+from numpy import ndarray as Array
+
+Pair = tuple[int, int]
+
+# --- matmul ---------------------------------------------------------------------------------------
+
+
+def matmul(a: Array, b: Array, out: Array) -> Array:
+    """out = a b, with a (M, K), b (K, N) and out (M, N)."""
+    return np.matmul(a, b, out=out)
+
+
+# --- conv -----------------------------------------------------------------------------------------
+
+
+def _pad(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
+    """x with zeros around it: `padding` rows above and columns before, the rest as out needs."""
+    ends = [(n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True)]
+    after = [
+        max(0, end - size - p) for end, size, p in zip(ends, x.shape[1:3], padding, strict=True)
+    ]
+    return np.pad(x, ((0, 0), (padding[0], after[0]), (padding[1], after[1]), (0, 0)))
+
+
+def _windows(padded: Array, kernel: Pair, stride: int, out_size: Pair) -> Array:
+    """View of an image batch (N, H, W, C) as its windows (N, H_out, W_out, C, kH, kW)."""
+    view = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
+    return view[:, ::stride, ::stride][:, : out_size[0], : out_size[1]]
+
+
+def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
+    """y[n,r,c,f] = b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f].
+
+    x (N, H, W, C), W (kH, kW, C, F), b (F,), out (N, H_out, W_out, F), padding = (above, before).
+    x is zero outside its borders; how far the zeros reach below and after follows from out's shape.
+    """
+    kernel, out_size = W.shape[:2], out.shape[1:3]
+    windows = _windows(_pad(x, kernel, stride, padding, out_size), kernel, stride, out_size)
+    out[...] = np.einsum("nrckij,ijkf->nrcf", windows, W, optimize=True) + b
+    return out
+
+
+def conv2d_weight_grad(
+    x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array
+) -> None:
+    """dW[i,j,k,f] = Σ_{n,r,c} x[n, r·stride + i - above, …, k] dy[n,r,c,f] and db[f] = Σ dy."""
+    kernel, out_size = dW.shape[:2], dy.shape[1:3]
+    windows = _windows(_pad(x, kernel, stride, padding, out_size), kernel, stride, out_size)
+    dW[...] = np.einsum("nrckij,nrcf->ijkf", windows, dy, optimize=True)
+    db[...] = dy.sum(axis=(0, 1, 2))
+
+
+def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:
+    """dx[n, r·stride + i - above, c·stride + j - before, k] += Σ_f dy[n,r,c,f] W[i,j,k,f]."""
+    (above, before), (_, H, width, _) = padding, out.shape
+    _, H_out, W_out, _ = dy.shape
+    dx = _pad(np.zeros_like(out), W.shape[:2], stride, padding, (H_out, W_out))
+    for i, j in np.ndindex(W.shape[:2]):
+        rows = slice(i, i + stride * H_out, stride)
+        columns = slice(j, j + stride * W_out, stride)
+        dx[:, rows, columns] += dy @ W[i, j].T
+    out[...] = dx[:, above : above + H, before : before + width]
+    return out
+
+
+# --- pool -----------------------------------------------------------------------------------------
+
+
+def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
+    """The largest value of each size × size window, and where it was.
+
+    x (N, H, W, C); out (N, H_out, W_out, C) with H_out = (H - size) // stride + 1; winner, uint8 of
+    the same shape, is the first maximum's place i·size + j in its window. A NaN counts as largest.
+    """
+    _, H_out, W_out, _ = out.shape
+    windows = _windows(x, (size, size), stride, (H_out, W_out)).reshape(*out.shape, size * size)
+    winner[...] = np.argmax(windows, axis=-1)
+    out[...] = np.take_along_axis(windows, winner[..., None].astype(np.intp), axis=-1)[..., 0]
+    return out
+
+
+def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
+    """dL/dx (out, the shape of x): each window hands its dy to the input that won it."""
+    out[...] = 0
+    n, r, c, k = np.indices(dy.shape)
+    i, j = np.divmod(winner.astype(np.intp), size)
+    np.add.at(out, (n, r * stride + i, c * stride + j, k), dy)
+    return out
+
+
+def avg_pool2d(x: Array, size: int, stride: int, out: Array) -> Array:
+    """The mean of each size × size window; shapes as in `max_pool2d`."""
+    out[...] = _windows(x, (size, size), stride, out.shape[1:3]).mean(axis=(-2, -1))
+    return out
+
+
+def avg_pool2d_grad(dy: Array, size: int, stride: int, out: Array) -> Array:
+    """dL/dx (out, the shape of x): each window spreads dy / size² over its inputs."""
+    out[...] = 0
+    _, H_out, W_out, _ = dy.shape
+    for i, j in np.ndindex(size, size):
+        out[:, i : i + stride * H_out : stride, j : j + stride * W_out : stride] += dy / size**2
+    return out
+
+
+# --- vector ---------------------------------------------------------------------------------------
+
+
+def relu(x: Array, out: Array) -> Array:
+    """out = max(x, 0), any shape; a NaN stays a NaN."""
+    return np.maximum(x, 0, out=out)
+
+
+def relu_grad(y: Array, dy: Array, out: Array) -> Array:
+    """out = dy where y = relu(x) > 0, else 0: the derivative at the kink is taken as 0."""
+    return np.multiply(dy, y > 0, out=out)
+
+
+def norm(g: Array) -> float:
+    """‖g‖₂ of a vector. The squares are summed in float64: in float32, (1e-23)² is 0."""
+    g = g.astype(np.float64)
+    return float(np.sqrt(g @ g))
+
+
+def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
+    """out = theta + scale g; the product in float64, since scale = rho/‖g‖ may exceed float32."""
+    return np.add(theta, scale * g.astype(np.float64), out=out, casting="same_kind")
+
+
+def momentum_update(
+    theta: Array,
+    g: Array,
+    velocity: Array,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
+    """v ← μ v + g', θ ← θ - lr v with g' = g + λθ; Nesterov: θ ← θ - lr (g' + μ v). In place."""
+    g = g + weight_decay * theta
+    velocity[...] = momentum * velocity + g
+    theta -= lr * (g + momentum * velocity if nesterov else velocity)
+
+
+def adam_update(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step_size: float,
+    shrink: float,
+    beta1: float,
+    beta2: float,
+    root_bias2: float,
+    eps: float,
+) -> None:
+    """θ ← shrink θ - step_size m / (√v / root_bias2 + eps), after m and v took in g. In place."""
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    theta *= shrink
+    theta -= step_size * m / (np.sqrt(v) / root_bias2 + eps)

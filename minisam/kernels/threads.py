@@ -1,0 +1,124 @@
+"""One thread pool for everything.
+
+A network's step is a chain of short loops over blocks: some rows of a matrix, some images of a
+batch. The blocks are cut by shapes alone, each is computed by one thread, and partial sums are
+added in block order; so the result has the same bits on one thread and on sixteen. Inside a block
+BLAS must stay on its own thread: two pools on the same cores wait for each other.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+
+def available_cores() -> int:
+    """Cores this process may use.
+
+    >>> available_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux: what taskset or a batch system left us
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_n_threads: int | None = None
+_local = threading.local()
+
+
+def get_threads() -> int:
+    """Threads the kernels use: `set_threads`, else OMP_NUM_THREADS, else every available core."""
+    if _n_threads is not None:
+        return _n_threads
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) > 0 else available_cores()
+
+
+def set_threads(n: int) -> None:
+    """Let the kernels use n threads. Results do not depend on it, to the last bit.
+
+    Raises:
+        ValueError: n < 1.
+
+    >>> set_threads(2); get_threads()
+    2
+    """
+    global _n_threads
+    if n < 1:
+        raise ValueError(f"threads must be at least 1, got {n}")
+    _n_threads = n
+
+
+@cache
+def _pool(n_helpers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_helpers, thread_name_prefix="minisam")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork; their pool must not either
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@cache
+def _blas_libraries() -> list:
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+class _SingleThreadedBlas:
+    """Within it BLAS starts no threads of its own; afterwards it may do as before."""
+
+    def __enter__(self) -> None:
+        self.before = [(library, library.num_threads) for library in _blas_libraries()]
+        for library, n in self.before:
+            if n != 1:
+                library.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        for library, n in self.before:
+            if n != 1:
+                library.set_num_threads(n)
+
+
+def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
+    """Run task(0), …, task(n_blocks - 1) on the pool's threads and wait for all of them.
+
+    >>> squares = [0] * 5
+    >>> parallel_for(lambda i: squares.__setitem__(i, i * i), 5)
+    >>> squares
+    [0, 1, 4, 9, 16]
+    """
+    blocks = itertools.count()  # next() is atomic: whoever is free takes the next block
+
+    def work() -> None:
+        for block in blocks:
+            if block >= n_blocks:
+                return
+            task(block)
+
+    with _SingleThreadedBlas():
+        n_helpers = min(get_threads(), n_blocks) - 1
+        if n_helpers < 1:
+            work()
+            return
+        pool = _pool(get_threads() - 1)
+        helpers = [pool.submit(work) for _ in range(n_helpers)]
+        try:
+            work()  # the caller is a worker too
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()  # raise here what failed there
+
+
+def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Uninitialised memory of the calling thread's own, written over by its next call."""
+    n_bytes = int(np.prod(shape)) * dtype.itemsize
+    buffer = getattr(_local, "buffer", None)
+    if buffer is None or buffer.nbytes < n_bytes:
+        buffer = _local.buffer = np.empty(n_bytes, np.uint8)
+    return buffer[:n_bytes].view(dtype).reshape(shape)

@@ -1,0 +1,138 @@
+"""Loops over one flat vector, each a single pass through memory (twins in `reference`).
+
+These are limited by memory bandwidth, so what NumPy would do in several passes with temporaries is
+done in one. Scalars are float64 and are cast back to the vector's type by the assignment.
+"""
+
+import numpy as np
+from numpy import ndarray as Array
+
+from minisam.kernels.compiled import dense, kernel
+from minisam.kernels.threads import parallel_for
+
+_BLOCK = 1 << 16  # elements: small enough to share out, large enough to be worth a call
+
+
+@kernel("void(T[::1], T[::1])")
+def relu_block(x, out):
+    zero = x.dtype.type(0)
+    for i in range(len(x)):
+        out[i] = zero if x[i] < 0 else x[i]  # written so that a NaN stays
+
+
+@kernel("void(T[::1], T[::1], T[::1])")
+def relu_grad_block(y, dy, out):
+    zero = y.dtype.type(0)
+    for i in range(len(y)):
+        out[i] = dy[i] if y[i] > 0 else zero
+
+
+@kernel("f8(T[::1])")
+def sum_of_squares_block(g):
+    # Eight running sums: one would make each addition wait for the one before.
+    sums = np.zeros(8)
+    whole = len(g) // 8 * 8
+    for i in range(0, whole, 8):
+        for lane in range(8):
+            sums[lane] += np.float64(g[i + lane]) ** 2
+    for i in range(whole, len(g)):
+        sums[0] += np.float64(g[i]) ** 2
+    return sums.sum()
+
+
+@kernel("void(T[::1], T[::1], T[::1], f8)")
+def add_scaled_block(theta, g, out, scale):
+    for i in range(len(theta)):
+        out[i] = theta[i] + scale * g[i]
+
+
+@kernel("void(T[::1], T[::1], T[::1], f8, f8, f8, b1)")
+def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
+    for i in range(len(theta)):
+        slope = g[i] + weight_decay * theta[i]
+        v = momentum * velocity[i] + slope
+        velocity[i] = v
+        theta[i] -= lr * (slope + momentum * v if nesterov else v)
+
+
+@kernel("void(T[::1], T[::1], T[::1], T[::1], f8, f8, f8, f8, f8, f8)")
+def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
+    for i in range(len(theta)):
+        m[i] = beta1 * m[i] + (1 - beta1) * g[i]
+        v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i]
+        theta[i] = shrink * theta[i] - step_size * m[i] / (np.sqrt(v[i]) / root_bias2 + eps)
+
+
+def _flat(x: Array) -> Array:
+    return dense(x).reshape(-1)
+
+
+def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
+    """Run block(*slices, *scalars) over slices of _BLOCK elements."""
+
+    def one(i: int) -> None:
+        part = slice(i * _BLOCK, (i + 1) * _BLOCK)
+        block(*[x[part] for x in vectors], *scalars)
+
+    parallel_for(one, -(-len(vectors[0]) // _BLOCK))
+
+
+def relu(x: Array, out: Array) -> Array:
+    """out = max(x, 0); see `reference.relu`."""
+    _blockwise(relu_block[x.dtype], _flat(x), out.reshape(-1))
+    return out
+
+
+def relu_grad(y: Array, dy: Array, out: Array) -> Array:
+    """out = dy where y > 0, else 0; see `reference.relu_grad`."""
+    _blockwise(relu_grad_block[y.dtype], _flat(y), _flat(dy), out.reshape(-1))
+    return out
+
+
+def norm(g: Array) -> float:
+    """‖g‖₂, summed in float64, block by block in a fixed order; see `reference.norm`."""
+    g, block = _flat(g), sum_of_squares_block[g.dtype]
+    sums = np.zeros(-(-len(g) // _BLOCK))
+
+    def one(i: int) -> None:
+        sums[i] = block(g[i * _BLOCK : (i + 1) * _BLOCK])
+
+    parallel_for(one, len(sums))
+    return float(np.sqrt(sums.sum()))
+
+
+def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
+    """out = theta + scale g; see `reference.add_scaled`."""
+    _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale,))
+    return out
+
+
+def momentum_update(
+    theta: Array,
+    g: Array,
+    velocity: Array,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
+    """One step of heavy-ball or Nesterov momentum, in place; see `reference.momentum_update`."""
+    scalars = (lr, momentum, weight_decay, nesterov)
+    _blockwise(momentum_block[theta.dtype], theta, _flat(g), velocity, scalars=scalars)
+
+
+def adam_update(
+    theta: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step_size: float,
+    shrink: float,
+    beta1: float,
+    beta2: float,
+    root_bias2: float,
+    eps: float,
+) -> None:
+    """One step of Adam, in place; see `reference.adam_update`."""
+    scalars = (step_size, shrink, beta1, beta2, root_bias2, eps)
+    _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)

@@ -1,0 +1,65 @@
+"""The objective that a network makes of one minibatch."""
+
+import math
+
+import numpy as np
+
+from minisam.nn.env import Arena, Env
+from minisam.nn.layer import Array
+from minisam.nn.losses import Loss, SoftmaxCrossEntropy
+from minisam.nn.network import Sequential
+from minisam.objective import Evaluation
+
+
+class BatchLoss:
+    """The mean loss of a network over one batch, as a function of theta.
+
+    x is (N, *input_shape) in theta's dtype; y is what the loss takes, labels (N,) by default.
+    With an `arena` of the caller's, evaluation after evaluation reuses the same scratch memory.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or labels that do not fit the network.
+
+    >>> from minisam.nn import Linear, Sequential
+    >>> net = Sequential([Linear(2, 3)], input_shape=(2,))
+    >>> batch = BatchLoss(net, np.eye(2, dtype=np.float32), np.array([0, 1]))
+    >>> loss, grad, accuracy = batch(np.zeros(net.n_params, np.float32))
+    >>> round(loss, 4), grad.shape, accuracy
+    (1.0986, (9,), 0.5)
+    """
+
+    def __init__(
+        self,
+        net: Sequential,
+        x: Array,
+        y: Array,
+        loss: Loss | None = None,
+        arena: Arena | None = None,
+    ) -> None:
+        self.net, self.x, self.y = net, x, y
+        self.loss = loss or SoftmaxCrossEntropy()
+        self.arena = arena or Arena()
+        self.loss.check(y, len(x), math.prod(net.output_shape))
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    def __call__(self, theta: Array) -> Evaluation:
+        self.net.check(theta, self.x)
+        self.arena.reset()
+        env, grad = Env(self.arena), np.empty_like(theta)
+        outputs, caches = self.net.forward_with_caches(theta, self.x, env)
+        value, dy = self.loss(outputs, self.y)
+        self.net.backward(theta, caches, dy, grad, env)
+        if self.y.ndim == 1:
+            accuracy = float(np.mean(outputs.argmax(axis=1) == self.y))
+            return Evaluation(value, grad, accuracy)
+        return Evaluation(value, grad)
+
+    def split(self, m: int) -> "list[BatchLoss]":
+        if m < 1:
+            raise ValueError(f"micro-batch size m must be at least 1, got {m}")
+        starts = range(0, self.n, m)
+        parts = [(self.x[i : i + m], self.y[i : i + m]) for i in starts]
+        return [BatchLoss(self.net, x, y, self.loss, self.arena) for x, y in parts]

@@ -1,0 +1,105 @@
+"""Convolution: the same small window of weights, applied at every place of an image (NHWC)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisam import kernels
+from minisam.nn.layer import Layer, Shape, he_normal, require_positive
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """y[n,r,c,f] = b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f].
+
+    Parameters are W (kH, kW, c_in, c_out) and b (c_out,); x is (N, H, W, c_in) and zero outside
+    its borders, y is (N, H_out, W_out, c_out). `size` is one number or (kH, kW); `padding` is the
+    zeros on each side, one number or (rows, columns), or "same": y is ⌈H/stride⌉ × ⌈W/stride⌉, the
+    zeros are shared out evenly, and an odd one goes below or behind (TensorFlow's SAME; at stride 1
+    also PyTorch's).
+
+    Raises:
+        ValueError: a size, stride or channel count below 1, a negative or unknown padding.
+
+    >>> Conv2d(3, 16, 3).output_shape((32, 32, 3))
+    (32, 32, 16)
+    >>> Conv2d(3, 16, (5, 3), stride=2, padding=0).output_shape((32, 32, 3))
+    (14, 15, 16)
+    """
+
+    c_in: int
+    c_out: int
+    size: int | tuple[int, int]
+    stride: int = 1
+    padding: int | tuple[int, int] | str = "same"
+
+    def __post_init__(self) -> None:
+        kH, kW = self._kernel
+        require_positive(
+            self, c_in=self.c_in, c_out=self.c_out, size=min(kH, kW), stride=self.stride
+        )
+        if self.padding != "same" and (
+            isinstance(self.padding, str) or min(_pair(self.padding)) < 0
+        ):
+            raise ValueError(f'Conv2d padding must be ≥ 0 or "same", got {self.padding!r}')
+
+    @property
+    def _kernel(self) -> tuple[int, int]:
+        return _pair(self.size)
+
+    @property
+    def param_shapes(self) -> dict[str, Shape]:
+        return {"W": (*self._kernel, self.c_in, self.c_out), "b": (self.c_out,)}
+
+    def init(self, params, rng):
+        he_normal(params, rng)
+
+    def _geometry(self, image: Shape) -> tuple[Shape, tuple[int, int]]:
+        """(H_out, W_out) and the zeros (above, before) the image."""
+        if self.padding == "same":
+            sizes = [-(-n // self.stride) for n in image]
+            zeros = [
+                max((out - 1) * self.stride + k - n, 0)
+                for out, k, n in zip(sizes, self._kernel, image, strict=True)
+            ]
+            return tuple(sizes), (zeros[0] // 2, zeros[1] // 2)
+        pads = _pair(self.padding)
+        sizes = [
+            (n + 2 * p - k) // self.stride + 1
+            for n, p, k in zip(image, pads, self._kernel, strict=True)
+        ]
+        return tuple(sizes), pads
+
+    def output_shape(self, input_shape):
+        if len(input_shape) != 3 or input_shape[2] != self.c_in:
+            raise self.refuse(f"(N, H, W, {self.c_in})", input_shape)
+        sizes, _ = self._geometry(input_shape[:2])
+        if min(sizes) < 1:
+            least = tuple(k - 2 * p for k, p in zip(self._kernel, _pair(self.padding), strict=True))
+            raise self.refuse(f"(N, H ≥ {least[0]}, W ≥ {least[1]}, {self.c_in})", input_shape)
+        return (*sizes, self.c_out)
+
+    def multiply_adds(self, input_shape):
+        kH, kW = self._kernel
+        return math.prod(self.output_shape(input_shape)) * kH * kW * self.c_in
+
+    def forward(self, params, x, env):
+        W, b = params
+        sizes, zeros = self._geometry(x.shape[1:3])
+        y = env.arena.empty((len(x), *sizes, self.c_out), x.dtype)
+        return kernels.conv2d(x, W, b, self.stride, zeros, out=y), x
+
+    def backward(self, params, x, dy, grads, env, wants_dx=True):
+        W, _ = params
+        dW, db = grads
+        _, zeros = self._geometry(x.shape[1:3])
+        kernels.conv2d_weight_grad(x, dy, self.stride, zeros, dW, db)
+        if not wants_dx:
+            return None
+        dx = env.arena.empty(x.shape, x.dtype)
+        return kernels.conv2d_input_grad(dy, W, self.stride, zeros, out=dx)
+
+
+def _pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int | np.integer) else tuple(value)

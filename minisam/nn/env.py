@@ -1,0 +1,50 @@
+"""What one evaluation of a network shares: for now, its scratch memory.
+
+A training step needs the same arrays as the step before. Asking the operating system for them anew
+costs more than filling them (each fresh page is a fault), so an arena hands the same memory out
+again. Whatever must outlive the evaluation, such as a gradient, does not come from it.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class Arena:
+    """Scratch memory that one evaluation after another writes over.
+
+    The i-th request after a `reset` gets the i-th buffer, which grows where it is too small.
+
+    >>> arena = Arena()
+    >>> first = arena.empty((2, 3), np.dtype("float32"))
+    >>> arena.reset()
+    >>> np.shares_memory(first, arena.empty((6,), np.dtype("float32")))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[np.ndarray] = []
+        self._next = 0
+
+    def reset(self) -> None:
+        """Let the next requests reuse the memory of all requests so far."""
+        self._next = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An uninitialised C-contiguous array."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if self._next == len(self._buffers):
+            self._buffers.append(np.empty(n_bytes, np.uint8))
+        elif self._buffers[self._next].nbytes < n_bytes:
+            self._buffers[self._next] = np.empty(n_bytes, np.uint8)
+        buffer = self._buffers[self._next]
+        self._next += 1
+        return buffer[:n_bytes].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Env:
+    """What the layers of a network share during one evaluation."""
+
+    arena: Arena = field(default_factory=Arena)

@@ -1,0 +1,91 @@
+"""Losses: what the outputs cost, and the gradient that backpropagation starts from."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Loss(Protocol):
+    """A mean over examples: from outputs (N, n_out) and targets y to a number and its gradient."""
+
+    def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
+        """Return the loss and dL/d outputs (N, n_out)."""
+
+    def check(self, y: Array, n_examples: int, n_out: int) -> None:
+        """Raise ValueError or TypeError where y is not a target for outputs (N, n_out)."""
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """L = -1/N Σₙ Σₖ tₙₖ log pₙₖ, in nats, with p = softmax(logits).
+
+    The targets are tₙₖ = (1 - α) [k = yₙ] + α/K with label smoothing α: the mass α is spread over
+    all K classes, the right one included (PyTorch's convention; Szegedy et al. 2016). Logits are
+    (N, K) float; labels y are (N,) integers from 0 to K - 1.
+
+    Raises:
+        ValueError: label_smoothing outside [0, 1).
+
+    >>> loss, dlogits = SoftmaxCrossEntropy()(np.zeros((2, 4)), np.array([0, 3]))
+    >>> round(loss, 4), dlogits[0].tolist()
+    (1.3863, [-0.375, 0.125, 0.125, 0.125])
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+    def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
+        N, K = outputs.shape
+        shifted = outputs - outputs.max(axis=1, keepdims=True)  # e^x cannot overflow below 0
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        alpha = self.label_smoothing
+        right = log_p[np.arange(N), y]
+        loss = -(1 - alpha) * right.mean(dtype=np.float64)
+        if alpha:
+            loss -= alpha * log_p.mean(dtype=np.float64)
+        dlogits = np.exp(log_p)  # dL/dlogits = (p - t) / N
+        if alpha:
+            dlogits -= alpha / K
+        dlogits[np.arange(N), y] -= 1 - alpha
+        dlogits /= N
+        return float(loss), dlogits
+
+    def check(self, y: Array, n_examples: int, n_out: int) -> None:
+        if y.shape != (n_examples,):
+            raise ValueError(f"expected labels y of shape ({n_examples},), got {y.shape}")
+        if not np.issubdtype(y.dtype, np.integer):
+            raise TypeError(f"expected integer labels y, got {y.dtype}")
+        if n_examples and (y.min() < 0 or y.max() >= n_out):
+            raise ValueError(f"labels y must be 0 to {n_out - 1}, got {y.min()} to {y.max()}")
+
+
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """L = 1/(N·K) Σₙₖ (outputsₙₖ - yₙₖ)², the mean over all entries (PyTorch's convention).
+
+    Outputs and targets y are (N, K) float.
+
+    >>> MeanSquaredError()(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
+    (2.0, array([[0., 2.]]))
+    """
+
+    def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
+        residual = outputs - y
+        loss = np.square(residual, dtype=np.float64).mean()
+        residual *= 2 / residual.size  # dL/d outputs
+        return float(loss), residual
+
+    def check(self, y: Array, n_examples: int, n_out: int) -> None:
+        if y.shape != (n_examples, n_out):
+            raise ValueError(f"expected targets y of shape ({n_examples}, {n_out}), got {y.shape}")
+        if not np.issubdtype(y.dtype, np.floating):
+            raise TypeError(f"expected floating-point targets y, got {y.dtype}")
+        if not math.isfinite(y.sum(dtype=np.float64)):
+            raise ValueError("targets y must be finite, got NaN or infinity")

@@ -1,0 +1,178 @@
+"""A network: layers in sequence, over one flat parameter vector.
+
+All parameters lie one behind the other in `theta`. Layers see views of it, so the network can be
+read as a composition of layers, while an optimizer, a perturbation, a checkpoint or a Hessian
+sees one vector and nothing else.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minisam.nn.env import Env
+from minisam.nn.layer import Array, Layer, Shape
+from minisam.nn.losses import Loss, SoftmaxCrossEntropy
+
+
+class Sequential:
+    """y = layerₖ(… layer₂(layer₁(x))), a function of theta (P,) and x (N, *input_shape).
+
+    theta and x share one dtype, float32 or float64 (for gradient checks); every result keeps it.
+
+    Raises:
+        ValueError: a layer that cannot take what the one before it gives.
+
+    >>> from minisam.nn import Linear, ReLU
+    >>> net = Sequential([Linear(4, 8), ReLU(), Linear(8, 3)], input_shape=(4,))
+    >>> theta = net.init(np.random.default_rng(0))
+    >>> theta.shape, theta.dtype
+    ((67,), dtype('float32'))
+    >>> net.forward(theta, np.ones((5, 4), np.float32)).shape
+    (5, 3)
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_shape: Shape) -> None:
+        self.layers = tuple(layers)
+        self.shapes = [tuple(input_shape)]  # shapes[i] goes into layer i, shapes[i + 1] comes out
+        for i, layer in enumerate(self.layers):
+            try:
+                self.shapes.append(layer.output_shape(self.shapes[-1]))
+            except ValueError as error:
+                raise ValueError(f"layer {i}: {error}") from None
+        sizes = [
+            sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers
+        ]
+        ends = np.cumsum([0, *sizes]).tolist()
+        self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]
+        self.n_params: int = ends[-1]
+        # Backpropagation can end at the first layer that has parameters.
+        self._first = next((i for i, size in enumerate(sizes) if size), len(sizes))
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input."""
+        return self.shapes[0]
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one output."""
+        return self.shapes[-1]
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
+        """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""
+        theta = np.empty(self.n_params, dtype)
+        for layer, params in zip(self.layers, self.params(theta), strict=True):
+            layer.init(params, rng)
+        return theta
+
+    def params(self, theta: Array) -> list[list[Array]]:
+        """Each layer's parameters (or gradients) as shaped views of a flat vector (P,)."""
+        views = []
+        for layer, part in zip(self.layers, self.slices, strict=True):
+            rest, arrays = theta[part], []
+            for shape in layer.param_shapes.values():
+                size = math.prod(shape)
+                arrays.append(rest[:size].reshape(shape))
+                rest = rest[size:]
+            views.append(arrays)
+        return views
+
+    def forward(self, theta: Array, x: Array, env: Env | None = None) -> Array:
+        """The outputs (N, *output_shape) for inputs x (N, *input_shape)."""
+        self.check(theta, x)
+        return self.forward_with_caches(theta, x, env or Env())[0]
+
+    def forward_with_caches(self, theta: Array, x: Array, env: Env) -> tuple[Array, list[Any]]:
+        """The outputs, and what `backward` needs of each layer."""
+        caches = []
+        for layer, params in zip(self.layers, self.params(theta), strict=True):
+            x, cache = layer.forward(params, x, env)
+            caches.append(cache)
+        return x, caches
+
+    def backward(
+        self,
+        theta: Array,
+        caches: list[Any],
+        dy: Array,
+        grad: Array,
+        env: Env,
+        wants_dx: bool = False,
+    ) -> Array | None:
+        """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
+        params, grads = self.params(theta), self.params(grad)
+        last = 0 if wants_dx else self._first
+        for i in reversed(range(last, len(self.layers))):
+            wants = wants_dx or i > last
+            dy = self.layers[i].backward(params[i], caches[i], dy, grads[i], env, wants)
+        return dy if wants_dx else None
+
+    def loss_and_grad(
+        self, theta: Array, x: Array, y: Array, loss: Loss | None = None
+    ) -> tuple[float, Array]:
+        """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
+
+        The textbook form of `BatchLoss`. Loss is SoftmaxCrossEntropy() where none is given.
+
+        Raises:
+            ValueError, TypeError: shapes, dtypes or labels that do not fit; x not finite.
+        """
+        loss = loss or SoftmaxCrossEntropy()
+        self.check(theta, x, finite=True)
+        loss.check(y, len(x), math.prod(self.output_shape))
+        env, grad = Env(), np.empty_like(theta)
+        outputs, caches = self.forward_with_caches(theta, x, env)
+        value, dy = loss(outputs, y)
+        self.backward(theta, caches, dy, grad, env)
+        return value, grad
+
+    def predict(self, theta: Array, x: Array, batch_size: int = 500) -> Array:
+        """The most probable class (N,) int64 of each input, batch by batch."""
+        self.check(theta, x, finite=True)
+        env, classes = Env(), np.empty(len(x), np.int64)
+        for i in range(0, len(x), batch_size):
+            env.arena.reset()
+            outputs, _ = self.forward_with_caches(theta, x[i : i + batch_size], env)
+            np.argmax(outputs, axis=1, out=classes[i : i + batch_size])
+        return classes
+
+    def check(self, theta: Array, x: Array, finite: bool = False) -> None:
+        """Raise ValueError or TypeError, naming the argument, unless theta and x fit."""
+        if theta.shape != (self.n_params,) or not theta.flags.c_contiguous:
+            raise ValueError(
+                f"expected theta as one contiguous vector of shape ({self.n_params},), "
+                f"got {theta.shape}"
+            )
+        if theta.dtype not in (np.float32, np.float64):
+            raise TypeError(f"expected theta in float32 or float64, got {theta.dtype}")
+        if x.shape[1:] != self.input_shape or not len(x):
+            expected = ", ".join(["N ≥ 1", *map(str, self.input_shape)])
+            raise ValueError(f"expected x of shape ({expected}), got {x.shape}")
+        if x.dtype != theta.dtype:
+            raise TypeError(f"expected x in theta's dtype {theta.dtype}, got {x.dtype}")
+        if finite and not (np.isfinite(x).all() and np.isfinite(theta).all()):
+            name = "theta" if np.isfinite(x).all() else "x"
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+    def summary(self) -> str:
+        """A table of layers: output shape, parameters and multiply-adds of one forward pass.
+
+        >>> from minisam.nn import Linear
+        >>> print(Sequential([Linear(4, 3)], input_shape=(4,)).summary())
+        layer                                 output        parameters   multiply-adds
+        Linear(n_in=4, n_out=3)               (3,)                  15              12
+        total                                                       15              12
+        """
+        rows = [("layer", "output", "parameters", "multiply-adds")]
+        total = 0
+        for i, layer in enumerate(self.layers):
+            work = layer.multiply_adds(self.shapes[i])
+            total += work
+            n_params = self.slices[i].stop - self.slices[i].start
+            rows.append((repr(layer), str(self.shapes[i + 1]), f"{n_params:,}", f"{work:,}"))
+        rows.append(("total", "", f"{self.n_params:,}", f"{total:,}"))
+        width = max(36, *(len(row[0]) for row in rows))
+        return "\n".join(f"{a:<{width}}  {b:<13}{c:>11}{d:>16}" for a, b, c, d in rows)

@@ -1,0 +1,134 @@
+"""The objective: the one thing that passes between a network and an optimizer.
+
+An objective is a pure function of theta: the same bits for the same theta, however often it is
+called. An optimizer calls it as often as it likes, at points of its own choosing (SAM: at theta
+and at theta + ε̂), and never learns what a network or a batch is. Wrappers add penalties or
+average several objectives; they are objectives themselves, so they compose with every optimizer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Evaluation(NamedTuple):
+    """What an objective says of one theta."""
+
+    loss: float
+    grad: Array  # (P,), the caller's own: SAM holds two at once
+    accuracy: float = math.nan  # fraction of examples classified right, where that has a meaning
+
+
+class Objective(Protocol):
+    """A differentiable function of theta, averaged over n examples."""
+
+    @property
+    def n(self) -> int:
+        """Examples it averages over."""
+
+    def __call__(self, theta: Array) -> Evaluation:
+        """Loss and gradient at theta (P,)."""
+
+    def split(self, m: int) -> "Sequence[Objective]":
+        """The same objective as micro-batches of m examples (the last may be smaller)."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several objectives, weighted by their examples: gradient accumulation.
+
+    Mean(batch.split(m)) is `batch` again, in the memory that m examples need.
+
+    Raises:
+        ValueError: no objectives.
+    """
+
+    objectives: Sequence[Objective]
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ValueError("Mean expected at least one objective, got none")
+
+    @property
+    def n(self) -> int:
+        return sum(objective.n for objective in self.objectives)
+
+    def __call__(self, theta: Array) -> Evaluation:
+        loss, grad, accuracy = 0.0, np.zeros_like(theta), 0.0
+        for objective in self.objectives:
+            weight = objective.n / self.n
+            one = objective(theta)
+            loss += weight * one.loss
+            grad += weight * one.grad
+            accuracy += weight * one.accuracy
+        return Evaluation(loss, grad, accuracy)
+
+    def split(self, m: int) -> list[Objective]:
+        return [part for objective in self.objectives for part in objective.split(m)]
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """L(θ) + l1 ‖θ‖₁ + ½ l2 ‖θ‖₂², over all parameters, biases included.
+
+    l2 adds l2 θ to the gradient, as PyTorch's `weight_decay` does, but inside the objective: both
+    of SAM's passes see it (google-research/sam's convention). |θ| has derivative 0 at 0.
+
+    Raises:
+        ValueError: a negative coefficient.
+    """
+
+    objective: Objective
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("l1", self.l1), ("l2", self.l2)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be ≥ 0, got {value}")
+
+    @property
+    def n(self) -> int:
+        return self.objective.n
+
+    def __call__(self, theta: Array) -> Evaluation:
+        inner = self.objective(theta)
+        # In float64, so that a float32 sum over a million parameters keeps its digits.
+        l1_norm = float(np.abs(theta).sum(dtype=np.float64))
+        squares = float(np.square(theta, dtype=np.float64).sum())
+        return inner._replace(
+            loss=inner.loss + self.l1 * l1_norm + 0.5 * self.l2 * squares,
+            grad=inner.grad + self.l1 * np.sign(theta) + self.l2 * theta,
+        )
+
+    def split(self, m: int) -> "list[Penalised]":
+        return [Penalised(part, self.l1, self.l2) for part in self.objective.split(m)]
+
+
+class Counted:
+    """An objective that keeps count of the examples whose gradient it was asked for."""
+
+    def __init__(self, objective: Objective, tally: list[int] | None = None) -> None:
+        self.objective = objective
+        self.tally = [0] if tally is None else tally  # shared with the parts of a split
+
+    @property
+    def n(self) -> int:
+        return self.objective.n
+
+    @property
+    def examples(self) -> int:
+        """Gradients of single examples so far; n of them make one gradient evaluation."""
+        return self.tally[0]
+
+    def __call__(self, theta: Array) -> Evaluation:
+        self.tally[0] += self.objective.n
+        return self.objective(theta)
+
+    def split(self, m: int) -> "list[Counted]":
+        return [Counted(part, self.tally) for part in self.objective.split(m)]

@@ -1,0 +1,165 @@
+"""First-order optimizers: gradient descent, momentum, Adam.
+
+An optimizer is vector arithmetic on `theta`, and asks nothing of the objective but its gradient.
+`step` is the same for all of them, SAM included: get a gradient, then update in place.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minisam import kernels
+from minisam.objective import Array, Evaluation, Objective
+from minisam.optim.schedules import Schedule, require_base, value_at
+
+
+class Optimizer:
+    """What every optimizer does: `step(theta, objective)` changes theta in place."""
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        """The evaluation at theta, to report, and the gradient (P,) to follow."""
+        at_theta = objective(theta)
+        return at_theta, at_theta.grad
+
+    def update(self, theta: Array, g: Array) -> None:
+        """Move theta (P,), in place, as the gradient g (P,) says."""
+        raise NotImplementedError(f"{type(self).__name__} must define update")
+
+    def step(self, theta: Array, objective: Objective) -> Evaluation:
+        """Take one step; returns the objective's evaluation at the theta it started from.
+
+        Raises:
+            ValueError: theta not a contiguous vector, or of another shape than at the first step.
+        """
+        if theta.ndim != 1 or not theta.flags.c_contiguous:
+            raise ValueError(f"expected theta as one contiguous vector, got shape {theta.shape}")
+        at_theta, g = self.gradient(theta, objective)
+        self.update(theta, g)
+        return at_theta
+
+
+@dataclass
+class _FirstOrder(Optimizer):
+    lr: float | Schedule
+    weight_decay: float = 0.0
+    t: int = field(default=0, init=False)  # steps taken
+
+    def __post_init__(self) -> None:
+        if not callable(self.lr):
+            require_base("lr", self.lr)
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be ≥ 0, got {self.weight_decay}")
+
+    def _moment(self, name: str, theta: Array) -> Array:
+        """The state vector of this name, which starts at zero."""
+        moment = self.__dict__.setdefault(name, np.zeros_like(theta))
+        if moment.shape != theta.shape or moment.dtype != theta.dtype:
+            raise ValueError(
+                f"{type(self).__name__} began with theta of shape {moment.shape} {moment.dtype}, "
+                f"got {theta.shape} {theta.dtype}; every theta needs an optimizer of its own"
+            )
+        return moment
+
+
+@dataclass
+class GD(_FirstOrder):
+    """Gradient descent: θ ← θ - lr (g + λθ), with weight decay λ (PyTorch's SGD without momentum).
+
+    theta and g are (P,) float32 or float64. On minibatches this is stochastic gradient descent.
+
+    Raises:
+        ValueError: lr not above 0, negative weight_decay.
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> theta = np.array([1.0, 1.0])
+    >>> before = GD(lr=0.1).step(theta, Bowl([1.0, 5.0]))
+    >>> before.loss, theta.tolist()
+    (3.0, [0.9, 0.5])
+    """
+
+    def update(self, theta: Array, g: Array) -> None:
+        lr = value_at(self.lr, self.t)
+        self.t += 1
+        theta -= lr * (g + self.weight_decay * theta)
+
+
+@dataclass
+class Momentum(_FirstOrder):
+    """Heavy ball (Polyak 1964): v ← μ v + g + λθ, θ ← θ - lr v.
+
+    With nesterov=True, θ ← θ - lr (g + λθ + μ v) (Nesterov 1983, in PyTorch's form). lr multiplies
+    the velocity, as in PyTorch's SGD, and v starts at 0. theta, g and v are (P,).
+
+    Raises:
+        ValueError: lr not above 0, negative weight_decay, momentum outside [0, 1).
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> theta, momentum = np.array([1.0]), Momentum(lr=0.1, momentum=0.5)
+    >>> for _ in range(2): _ = momentum.step(theta, Bowl([1.0]))
+    >>> theta.round(12).tolist()
+    [0.76]
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+
+    def update(self, theta: Array, g: Array) -> None:
+        velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
+        self.t += 1
+        kernels.momentum_update(
+            theta, g, velocity, lr, self.momentum, self.weight_decay, self.nesterov
+        )
+
+
+@dataclass
+class Adam(_FirstOrder):
+    """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019).
+
+        m ← β₁ m + (1 - β₁) g,   v ← β₂ v + (1 - β₂) g²
+        θ ← (1 - lr λ) θ - lr m̂ / (√v̂ + eps),   m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
+
+    t counts from 1. PyTorch's AdamW; at λ = 0 also its Adam. theta, g, m and v are (P,).
+
+    Raises:
+        ValueError: lr or eps not above 0, negative weight_decay, beta1 or beta2 outside [0, 1).
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> theta = np.array([1.0, -3.0])
+    >>> _ = Adam(lr=0.1).step(theta, Bowl([1.0, 5.0]))
+    >>> theta.round(6).tolist()  # the first step has length lr along every axis
+    [0.9, -2.9]
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_base("eps", self.eps)
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0 <= beta < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {beta}")
+
+    def update(self, theta: Array, g: Array) -> None:
+        m, v = self._moment("m", theta), self._moment("v", theta)
+        lr = value_at(self.lr, self.t)
+        self.t += 1
+        kernels.adam_update(
+            theta,
+            g,
+            m,
+            v,
+            step_size=lr / (1 - self.beta1**self.t),
+            shrink=1 - lr * self.weight_decay,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            root_bias2=math.sqrt(1 - self.beta2**self.t),
+            eps=self.eps,
+        )

@@ -1,0 +1,77 @@
+"""Schedules: numbers that depend on the step.
+
+Wherever an optimizer takes a number (lr, rho) it takes a schedule too: a function from the step,
+counted from 0, to the number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Schedule = Callable[[int], float]
+
+
+def value_at(number: float | Schedule, step: int) -> float:
+    """The number itself, or the schedule's value at this step.
+
+    >>> value_at(0.1, 7), value_at(lambda step: 0.1 / (1 + step), 1)
+    (0.1, 0.05)
+    """
+    return number(step) if callable(number) else number
+
+
+def require_base(name: str, value: float) -> None:
+    """Raise ValueError unless value is a finite number above 0."""
+    if not (isinstance(value, float | int) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """base · factor^(number of milestones passed); milestones are steps.
+
+    >>> schedule = StepDecay(1.0, milestones=(10, 20), factor=0.5)
+    >>> schedule(9), schedule(10), schedule(25)
+    (1.0, 0.5, 0.25)
+    """
+
+    base: float
+    milestones: Sequence[int]
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_base("base", self.base)
+        require_base("factor", self.factor)
+
+    def __call__(self, step: int) -> float:
+        return self.base * self.factor ** sum(step >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then base · ½ (1 + cos π s), s from 0 to 1 (Loshchilov & Hutter 2017, eq. 5).
+
+    Step w of the first `warmup` has base (w + 1) / warmup; step `steps` and all later have 0.
+
+    Raises:
+        ValueError: base not above 0, or not 0 ≤ warmup < steps.
+
+    >>> schedule = Cosine(0.1, steps=110, warmup=10)
+    >>> [round(schedule(step), 3) for step in (0, 9, 10, 60, 110)]
+    [0.01, 0.1, 0.1, 0.05, 0.0]
+    """
+
+    base: float
+    steps: int
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        require_base("base", self.base)
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(f"expected 0 ≤ warmup < steps, got {self.warmup} and {self.steps}")
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.base * (step + 1) / self.warmup
+        progress = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
+        return self.base * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,440 @@
+"""CIFAR in every official version, found in every place, and refused when damaged or hostile."""
+
+import gzip
+import io
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minisam.data import cifar
+from minisam.data.cifar import LABELS, LAYOUTS, available, find_cifar, load_cifar
+
+
+def py2(value):
+    """Pickle as Python 2 and NumPy 1 did with protocol 2: every string is bytes."""
+    match value:
+        case None | True | False:
+            return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+        case int():
+            return b"J" + struct.pack("<i", value)
+        case bytes():
+            return b"T" + struct.pack("<i", len(value)) + value
+        case str():
+            return py2(value.encode())
+        case tuple():
+            return b"(" + b"".join(map(py2, value)) + b"t"
+        case list():
+            return b"](" + b"".join(map(py2, value)) + b"e"
+        case dict():
+            return b"}(" + b"".join(py2(k) + py2(v) for k, v in value.items()) + b"u"
+    dtype = b"cnumpy\ndtype\n" + py2(("u1", 0, 1)) + b"R"
+    dtype += py2((3, "|", None, None, None, -1, -1, 0)) + b"b"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + py2((0,)) + py2("b") + b"tR"
+    )
+    fortran = value.flags.fnc
+    raw = value.tobytes("F" if fortran else "C")
+    return array + b"(" + py2(1) + py2(value.shape) + dtype + py2(fortran) + py2(raw) + b"tb"
+
+
+VERSIONS = {
+    "binary": None,
+    "python2": lambda value: b"\x80\x02" + py2(value) + b".",
+    "python3-protocol2": lambda value: pickle.dumps(value, 2),
+    "python3-protocol4": lambda value: pickle.dumps(value, 4),
+}
+
+
+def made_up(n, seed):
+    """Images (n, 32, 32, 3), labels (n,) below 10, and other labels (n,) from 10 to 19."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
+    return x, rng.integers(0, 10, n), rng.integers(10, 20, n)
+
+
+TRAIN, TEST = made_up(4, 1), made_up(3, 2)
+
+
+def official_files(family, dump=None, train=TRAIN, n_batches=1):
+    """The layout and the contents of its files; `dump` writes the pickles, None means binary."""
+    layout = LAYOUTS[family][dump is not None]
+    names = [name for name in LABELS if name.removesuffix("-coarse") == family]
+    parts = [[part[k::n_batches] for part in train] for k in range(n_batches)]
+    files = {}
+    for file, part in [*zip(layout.train, parts, strict=False), (layout.test, TEST)]:
+        x, fine, coarse = part
+        planes = x.transpose(0, 3, 1, 2).reshape(len(x), 3072)
+        labels = {"cifar100-coarse": coarse, "cifar100": fine, "cifar10": fine}
+        if dump:
+            lists = {LABELS[name].key: labels[name].tolist() for name in names}
+            files[file] = dump({"data": planes, "filenames": ["a.png"] * len(x), **lists})
+        else:
+            columns = [labels[name][:, None] for name in sorted(names, reverse=True)]
+            files[file] = np.hstack([*columns, planes]).astype(np.uint8).tobytes()
+    classes = {name: [f"{name}_{k}" for k in range(LABELS[name].n_classes)] for name in names}
+    if dump:
+        files[layout.meta] = dump({LABELS[name].names_key: classes[name] for name in names})
+    for name in names if not dump else ():
+        files[LABELS[name].names_file] = ("\n".join(classes[name]) + "\n\n").encode()
+    return layout, files
+
+
+def write_folder(place, layout, files):
+    folder = place / layout.folder
+    folder.mkdir(parents=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def write_archive(place, layout, files, *others):
+    place.mkdir(exist_ok=True)
+    with tarfile.open(place / layout.archive, "w:gz") as archive:
+        for file, content in files.items():
+            member = tarfile.TarInfo(f"{layout.folder}/{file}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for member in others:
+            archive.addfile(member)
+    return place / layout.archive
+
+
+@pytest.fixture(autouse=True)
+def nowhere_else(tmp_path, monkeypatch):
+    """Keep the tests from finding this computer's own data."""
+    monkeypatch.delenv("MINISAM_DATA", raising=False)
+    monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
+
+
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", LABELS)
+def test_every_version_gives_the_same_data(tmp_path, name, version, write):
+    layout, files = official_files(name.removesuffix("-coarse"), VERSIONS[version])
+    path = write(tmp_path, layout, files)
+    for data_dir in (tmp_path, path, str(path)):
+        data = load_cifar(name, data_dir)
+        for x, y, (images, *labels) in (
+            (data.x_train, data.y_train, TRAIN),
+            (data.x_test, data.y_test, TEST),
+        ):
+            assert x.dtype == np.uint8
+            assert x.flags.c_contiguous
+            np.testing.assert_array_equal(x, images)
+            assert y.dtype == np.int64
+            np.testing.assert_array_equal(y, labels[name == "cifar100-coarse"])
+        assert data.classes == tuple(f"{name}_{k}" for k in range(LABELS[name].n_classes))
+        assert data.name == name
+        assert data.source == f"{path}: {layout.train[0]}, {layout.test}"
+        assert not data.synthetic
+
+
+def test_fortran_ordered_pickle_is_read_in_its_order(tmp_path):
+    def dump(value):
+        if "data" in value:
+            value = {**value, "data": np.asfortranarray(value["data"])}
+        return VERSIONS["python2"](value)
+
+    write_folder(tmp_path, *official_files("cifar10", dump))
+    np.testing.assert_array_equal(load_cifar("cifar10", tmp_path).x_train, TRAIN[0])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_batches_are_joined_in_order_and_may_be_fewer(tmp_path, version):
+    layout, files = official_files("cifar10", VERSIONS[version], n_batches=3)
+    write_archive(tmp_path, layout, dict(reversed(files.items())))
+    expected = np.concatenate([TRAIN[0][k::3] for k in range(3)])
+    np.testing.assert_array_equal(load_cifar("cifar10", tmp_path).x_train, expected)
+    del files[layout.train[1]]
+    write_archive(tmp_path, layout, files)
+    expected = np.concatenate([TRAIN[0][0::3], TRAIN[0][2::3]])
+    np.testing.assert_array_equal(load_cifar("cifar10", tmp_path).x_train, expected)
+
+
+def test_checksum_names_the_numbers_not_the_file(tmp_path):
+    write_folder(tmp_path / "all", *official_files("cifar10"))
+    subset = [part[:2] for part in TRAIN]
+    write_archive(tmp_path / "subset", *official_files("cifar10", VERSIONS["python2"], subset))
+    full, small = (load_cifar("cifar10", tmp_path / place) for place in ("all", "subset"))
+    assert full.first(n_train=2).checksum == small.checksum != full.checksum
+    pixels = full.x_train.copy()
+    pixels[-1, -1, -1, -1] ^= 1
+    both = np.concatenate([full.x_train, full.x_test]), np.concatenate([full.y_train, full.y_test])
+    others = [
+        full.first(n_test=2),
+        replace(full, x_train=pixels),
+        replace(full, y_test=full.y_test + 1),
+        replace(full, x_train=both[0][:3], x_test=both[0][3:]),
+        replace(full, y_train=both[1][:3], y_test=both[1][3:]),
+    ]
+    assert len({data.checksum for data in (full, *others)}) == 6
+    assert replace(full, name="x", source="y", classes=()).checksum == full.checksum
+
+
+@pytest.mark.parametrize(("argument", "n"), [("n_train", 5), ("n_test", 4), ("n_train", 0)])
+def test_first_refuses_more_than_there_is(tmp_path, argument, n):
+    write_folder(tmp_path, *official_files("cifar10"))
+    with pytest.raises(ValueError, match=rf"{argument} .*got {n}$"):
+        load_cifar("cifar10", tmp_path).first(**{argument: n})
+
+
+def test_search_order(tmp_path, monkeypatch):
+    sizes = {"given": 1, "variable": 2, "cache": 3}
+    for place, n in sizes.items():
+        write_folder(tmp_path / place, *official_files("cifar10", train=[a[:n] for a in TRAIN]))
+    assert len(load_cifar("cifar10").y_train) == sizes["cache"]
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "variable"))
+    assert len(load_cifar("cifar10").y_train) == sizes["variable"]
+    assert len(load_cifar("cifar10", tmp_path / "given").y_train) == sizes["given"]
+    found = [(found.path.parent.name, found.n_train, found.n_test) for found in available()]
+    assert found == [("variable", 2, 3), ("cache", 3, 3)]
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "missing"))
+    assert len(load_cifar("cifar10").y_train) == sizes["cache"]
+    assert find_cifar("cifar10") == tmp_path / "cache" / "cifar-10-batches-bin"
+    assert find_cifar("cifar10", tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_not_found_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "variable"))
+    write_folder(tmp_path / "cache", *official_files({"cifar10": "cifar100"}.get(name, "cifar10")))
+    with pytest.raises(FileNotFoundError) as caught:
+        load_cifar(name)
+    text = str(caught.value)
+    family = name.removesuffix("-coarse")
+    for part in (f"{tmp_path / 'variable'} (MINISAM_DATA)", f"{tmp_path / 'cache'} (cache)",
+                 *(layout.archive for layout in LAYOUTS[family])):  # fmt: skip
+        assert part in text
+    assert text.endswith(f"minisam data --fetch {family}")
+    assert "\n" not in text
+    # What was asked for explicitly is not replaced by something else.
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        load_cifar({"cifar10": "cifar100"}.get(name, "cifar10"), tmp_path / "elsewhere")
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"^name: expected one of cifar10, .* got 'mnist'$"):
+        load_cifar("mnist")
+
+
+def edited(**entries):
+    """A function that replaces entries of a pickled dictionary."""
+    return lambda raw: pickle.dumps({**pickle.loads(raw), **entries}, 4)
+
+
+BINARY, PICKLE = VERSIONS["binary"], VERSIONS["python3-protocol4"]
+X = np.zeros((4, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("dump", "file", "damage", "message"),
+    [
+        (BINARY, "data_batch_1.bin", lambda raw: raw[:-1], "multiple of 3073 bytes, got 12291"),
+        (BINARY, "data_batch_1.bin", lambda raw: b"", "multiple of 3073 bytes, got 0"),
+        (BINARY, "test_batch.bin", lambda raw: b"\x0a" + raw[1:], "0 to 9 in record 0, got 10"),
+        (BINARY, "batches.meta.txt", lambda raw: b"cat\ndog\n", "10 class names, got .*2"),
+        (PICKLE, "data_batch_1", lambda raw: raw[:-9], "it ends too early"),
+        (PICKLE, "data_batch_1", lambda raw: b"", "refused"),
+        (PICKLE, "data_batch_1", lambda raw: pickle.dumps([1]), "refused"),
+        (PICKLE, "data_batch_1", lambda raw: pickle.dumps({"data": X}, 4), "key 'labels', got"),
+        (PICKLE, "data_batch_1", lambda raw: pickle.dumps({2: X}, 4), "a string, got 2"),
+        (PICKLE, "data_batch_1", edited(data=X[:, 1:]), r"\(N, 3072\), got .*\(4, 3071\)"),
+        (PICKLE, "data_batch_1", edited(data=X[:0]), r"\(N, 3072\), got .*\(0, 3072\)"),
+        (PICKLE, "data_batch_1", edited(data=[1, 2]), r"\(N, 3072\), got list"),
+        (PICKLE, "data_batch_1", edited(data=X.astype(np.int64)), "dtype 'i8', expected uint8"),
+        (PICKLE, "data_batch_1", edited(data=np.array([print, len])), "refused"),
+        (PICKLE, "data_batch_1", edited(labels=[1, 2, 3]), r"4 labels, got .*\(3,\)"),
+        (PICKLE, "data_batch_1", edited(labels="1234"), "4 labels, got str"),
+        (PICKLE, "test_batch", edited(labels=[0, -1, 0]), "0 to 9 in record 1, got -1"),
+        (PICKLE, "test_batch", edited(labels=[0, 0, 1.5]), "0 to 9 in record 2, got float"),
+        (PICKLE, "test_batch", edited(labels=[0, 1 << 99999, 0]), "0 to 9 in record 1, got int"),
+        (PICKLE, "batches.meta", edited(label_names=list(range(10))), "a string, got 0"),
+        (PICKLE, "batches.meta", edited(label_names={}), "10 class names, got dict"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(tmp_path, dump, file, damage, message):
+    layout, files = official_files("cifar10", dump)
+    files[file] = damage(files[file])
+    for write in (write_folder, write_archive):
+        with pytest.raises(ValueError, match=f"{re.escape(file)}: .*({message})") as caught:
+            load_cifar("cifar10", write(tmp_path, layout, files))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+@pytest.mark.parametrize("file", ["test_batch.bin", "batches.meta.txt"])
+def test_missing_file_is_named(tmp_path, file, write):
+    layout, files = official_files("cifar10")
+    del files[file]
+    with pytest.raises(ValueError, match=f"expected a file {file}, got data_batch_1.bin"):
+        load_cifar("cifar10", write(tmp_path, layout, files))
+
+
+class Call:
+    """Pickles as a call of function(*args)."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def hostile(protocol):
+    return lambda path: pickle.dumps({"data": Call(os.mkdir, path), "labels": []}, protocol)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        *((hostile(protocol), rf"load '{os.mkdir.__module__}\.mkdir'") for protocol in range(6)),
+        (lambda path: b"(S'%s'\nios\nmkdir\n." % path.encode(), r"load 'os\.mkdir'"),
+        (lambda path: b"(cos\nmkdir\nS'%s'\no." % path.encode(), r"load 'os\.mkdir'"),
+        (lambda path: pickle.dumps(Call(eval, f"__import__('os').mkdir({path!r})")), "eval"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["data_batch_1", "batches.meta"])
+def test_hostile_pickle_does_nothing(tmp_path, payload, message, file):
+    marker = tmp_path / "executed"
+    layout, files = official_files("cifar10", PICKLE)
+    raw = files[file] = payload(marker.as_posix())
+    write_folder(tmp_path, layout, files)
+    with pytest.raises(ValueError, match=f"{file}: .*{message}"):
+        load_cifar("cifar10", tmp_path)
+    assert not marker.exists()
+    pickle.loads(raw)
+    assert marker.exists(), "this test would also pass with a harmless pickle"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"cnumpy.f2py\ncompile\n.", r"numpy\.f2py\.compile"),
+        (b"cnumpy.core.multiarray\nfromfile\n.", "fromfile"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.", "dump"),
+        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "rot13"),
+        (b"\x82\x01.", "extension"),  # EXT1: a function from the registry of short codes
+        (b"Pname\n.", "persistent"),
+        (b"\x80\x02\x8e" + b"\xff" * 7 + b"\x3f" + b".", "refused"),  # 4 EB of bytes
+        (b"Nr\xff\xff\xff\x7f.", "refused"),  # memo entry 2³¹, 16 GB in C's table
+        (pickle.dumps({"data": np.array([None, len], object), "labels": [0, 1]}, 2), "len"),
+        (pickle.dumps({"data": np.array([None, 1], object), "labels": [0, 1]}, 2), "dtype 'O8'"),
+    ],
+)
+def test_pickle_of_anything_else_is_refused(tmp_path, raw, message):
+    layout, files = official_files("cifar10", PICKLE)
+    write_folder(tmp_path, layout, {**files, "data_batch_1": raw})
+    with pytest.raises(ValueError, match=f"data_batch_1: .*{message}"):
+        load_cifar("cifar10", tmp_path)
+
+
+def test_archive_members_that_are_not_the_expected_files_are_ignored(tmp_path):
+    layout, files = official_files("cifar10")
+    link = tarfile.TarInfo(f"{layout.folder}/{layout.test}")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    directory = tarfile.TarInfo("../outside")
+    directory.type = tarfile.DIRTYPE
+    archive = write_archive(tmp_path / "in", layout, files, link, directory, tarfile.TarInfo("/x"))
+    before = sorted(tmp_path.rglob("*"))
+    np.testing.assert_array_equal(load_cifar("cifar10", archive).x_test, TEST[0])
+    assert sorted(tmp_path.rglob("*")) == before
+
+    del files[layout.test]
+    elsewhere = tarfile.TarInfo(layout.test)
+    write_archive(tmp_path / "in", layout, files, link, elsewhere)
+    with pytest.raises(ValueError, match="expected a file test_batch.bin"):
+        load_cifar("cifar10", archive)
+
+
+def lying_size(size):
+    """An archive whose only header claims a file of that size."""
+    member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    member.size = size
+    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(100))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw[:-4],
+        lambda raw: raw[:-8] + bytes(8),  # the checksum, after everything that is needed
+        lambda raw: raw[:2000] + bytes(100) + raw[2100:],
+        lambda raw: b"<html>404</html>",
+        lambda raw: b"",
+        lambda raw: gzip.compress(b"not a tar file" * 99),
+        lambda raw: lying_size(3073),
+        lambda raw: lying_size(1 << 40),
+        lambda raw: lying_size(-512),
+    ],
+)
+def test_damaged_archive_is_named(tmp_path, damage):
+    path = write_archive(tmp_path, *official_files("cifar10"))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: expected a whole") as caught:
+        load_cifar("cifar10", path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["binary", "python2", "python3-protocol4"])
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_damage_anywhere_is_data_or_a_value_error(tmp_path_factory, version, data):
+    layout, files = official_files("cifar10", VERSIONS[version])
+    file = data.draw(st.sampled_from(sorted(files)))
+    raw = bytearray(files[file])
+    at = data.draw(st.integers(0, len(raw) - 1) | st.integers(0, min(400, len(raw) - 1)))
+    raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    write = data.draw(st.sampled_from([write_folder, write_archive]))
+    path = write(tmp_path_factory.mktemp("fuzz"), layout, {**files, file: bytes(raw)})
+    try:
+        found = load_cifar("cifar10", path)
+    except ValueError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert found.x_train.dtype == np.uint8
+        assert found.y_train.dtype == np.int64
+
+
+def test_importing_the_reader_does_not_import_the_downloader():
+    code = "import sys, minisam.data.fetch; print({'pooch', 'requests'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+REAL = os.environ.get("MINISAM_DATA")
+
+
+@pytest.mark.skipif(not REAL, reason="MINISAM_DATA does not point to real CIFAR images")
+@pytest.mark.parametrize("name", LABELS)
+def test_real_data(name):
+    if find_cifar(name, REAL) is None:
+        pytest.skip(f"MINISAM_DATA has no {name}")
+    data = load_cifar(name, REAL)
+    assert data.x_test.shape == (10_000, 32, 32, 3)
+    assert set(np.bincount(data.y_test)) == {10_000 // len(data.classes)}
+    assert (
+        data.classes[:2]
+        == {
+            "cifar10": ("airplane", "automobile"),
+            "cifar100": ("apple", "aquarium_fish"),
+            "cifar100-coarse": ("aquatic_mammals", "fish"),
+        }[name]
+    )
+    # Neighbouring pixels of photographs are alike; those of planes read in a wrong order are not.
+    x = data.x_test[:100].astype(float)
+    assert np.corrcoef(x[:, :, 1:].ravel(), x[:, :, :-1].ravel())[0, 1] > 0.9
+    assert np.corrcoef(x[:, 1:].ravel(), x[:, :-1].ravel())[0, 1] > 0.9
+    if name == "cifar10":
+        assert data.y_train[:5].tolist() == [6, 9, 9, 4, 1]  # frog, truck, truck, deer, car

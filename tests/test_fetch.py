@@ -1,0 +1,129 @@
+"""Downloads from a server on this computer: what arrives is whole, or nothing is kept."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from minisam.data import cifar, fetch
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+FILE = "cifar-10-binary.tar.gz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers /whole/…, /truncated/…, and so on in that way."""
+
+    def do_GET(self):
+        behaviour = self.path.split("/")[1]
+        self.server.requests.append(behaviour)
+        if behaviour == "silent":
+            self.server.released.wait(10)
+            return
+        if behaviour == "missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if behaviour == "whole" else CONTENT[:1000])
+        if behaviour == "stalled":
+            self.wfile.flush()
+            self.server.released.wait(10)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.released = [], threading.Event()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("MINISAM_DATA", raising=False)
+    for module in (fetch, cifar):
+        monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def serve(server, cache, monkeypatch):
+    def serve(behaviour, md5=MD5):
+        url = f"http://127.0.0.1:{server.server_port}/{behaviour}/{FILE}"
+        monkeypatch.setitem(fetch.ARCHIVES, "cifar10", fetch.Archive(url, md5))
+        return url
+
+    return serve
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_whole_file_arrives_once_where_the_reader_looks(serve, server, cache, capfd, progress):
+    serve("whole")
+    path = fetch.fetch("cifar10", progress=progress)
+    assert path.read_bytes() == CONTENT
+    assert list(cache.iterdir()) == [path] == [cifar.find_cifar("cifar10")]
+    assert ("100%" in capfd.readouterr().err) == progress
+    assert fetch.fetch("cifar10", progress=progress) == path
+    assert server.requests == ["whole"]
+
+
+def test_damaged_file_is_replaced(serve, cache):
+    serve("whole")
+    cache.mkdir()
+    (cache / FILE).write_bytes(CONTENT[:-1])
+    assert fetch.fetch("cifar10", progress=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "md5", "error", "message"),
+    [
+        ("truncated", MD5, OSError, "IncompleteRead|1000 bytes"),
+        ("missing", MD5, OSError, "404"),
+        ("silent", MD5, OSError, "timed out"),
+        ("stalled", MD5, OSError, "timed out"),
+        ("whole", "0" * 32, ValueError, f"expected md5:{'0' * 32} but got {MD5}"),
+    ],
+)
+@pytest.mark.parametrize("progress", [True, False])
+def test_failure_is_one_clear_line_and_leaves_nothing(
+    serve, cache, monkeypatch, behaviour, md5, error, message, progress
+):
+    url = serve(behaviour, md5)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    with pytest.raises(error, match=message) as caught:
+        fetch.fetch("cifar10", progress=progress)
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_refused_connection_is_one_clear_line_and_leaves_nothing(serve, server, cache):
+    url = serve("whole")
+    server.socket.close()
+    with pytest.raises(OSError, match=r"refused|Failed to establish") as caught:
+        fetch.fetch("cifar10", progress=False)
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"^name: expected one of cifar10, cifar100, got 'mnist'$"):
+        fetch.fetch("mnist")
+
+
+def test_archives_are_those_the_reader_looks_for():
+    for name, archive in fetch.ARCHIVES.items():
+        assert archive.url.rpartition("/")[2] == cifar.LAYOUTS[name][0].archive
