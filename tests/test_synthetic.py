@@ -96,8 +96,8 @@ def test_outlines_fit_their_radius_and_cannot_be_mistaken_for_each_other():
     u, v = pixel_grid(extent=1.5)
     inside = {name: shape(u, v) < 0 for name, shape in SHAPES.items()}
     for name, mask in inside.items():
-        # Flowers and squares reach out to 1.05 and 1.13; a square of side 2 would cover 0.44.
-        assert not mask[u * u + v * v > 1.15**2].any(), name
+        # The corners of bars reach out farthest, to 1.2.
+        assert not mask[u * u + v * v > 1.22**2].any(), name
         assert 0.06 < mask.mean() < 0.35, name
     for one, other in itertools.combinations(inside, 2):
         overlap = (inside[one] & inside[other]).sum() / (inside[one] | inside[other]).sum()
@@ -117,7 +117,7 @@ def test_each_picture_gets_the_shape_of_its_kind():
 
 
 def test_colours_hint_at_the_class_without_giving_it_away(data):
-    """Nearest class mean: the best a viewer without a notion of shape does, or nearly."""
+    """The nearest class mean, a linear classifier, is better than chance and far from good."""
     x_train, x_test = (x.reshape(len(x), -1) / 255 for x in (data.x_train, data.x_test))
     means = np.stack([x_train[data.y_train == k].mean(axis=0) for k in range(10)])
     # ‖x - m‖² without ‖x‖², which is the same for every class

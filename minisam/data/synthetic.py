@@ -73,7 +73,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "crescent": lambda u, v: np.maximum(_length(u, v) - 1, 0.8 - _length(u - 0.5, v)),
     "square": lambda u, v: _box(u, v, 0.8, 0.8),
     "frame": lambda u, v: np.abs(_box(u, v, 0.65, 0.65)) - 0.19,
-    "bars": lambda u, v: np.maximum(_box(u, v, 0.9, 0.9), 0.18 - np.abs(np.abs(u) - 0.36)),
+    "bars": lambda u, v: np.maximum(_box(u, v, 0.9, 0.8), 0.18 - np.abs(np.abs(u) - 0.36)),
     "triangle": lambda u, v: np.maximum(0.87 * np.abs(u) - 0.5 * v, v) - 0.55,
     "cross": lambda u, v: np.minimum(_box(u, v, 0.95, 0.28), _box(u, v, 0.28, 0.95)),
     "corner": lambda u, v: np.maximum(_box(u, v, 0.8, 0.8), -_box(u - 0.5, v + 0.5, 0.8, 0.8)),
