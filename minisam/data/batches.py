@@ -97,7 +97,7 @@ def augment(x: Array, rng: np.random.Generator, pad: int = 4) -> Array:
     (2, 8, 8, 3)
     """
     N, H, W, _ = x.shape
-    flips: Array = rng.random(N) < 0.5
+    flips = np.asarray(rng.random(N)) < 0.5
     tops, lefts = rng.integers(0, 2 * pad + 1, size=(2, N)).tolist()
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     out = np.empty_like(x)

@@ -138,7 +138,7 @@ def _load(name: str, path: Path, layout: Layout) -> Dataset:
 
     def arrays(parts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
         pairs = [records(files[part], f"{path}: {part}", labels) for part in parts]
-        x, y = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        x, y = (np.concatenate(column) for column in zip(*pairs, strict=True))
         return np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), y
 
     x_train, y_train = arrays(part for part in layout.train if part in files)

@@ -4,6 +4,7 @@ The file appears under its final name only after its checksum has been verified,
 the cache is whole: an interrupted download leaves nothing a later run would trust.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +46,27 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     from requests import RequestException
 
     url, md5 = ARCHIVES[name]
-    download = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
+    file = url.rpartition("/")[2]
     try:
-        path = pooch.retrieve(url, f"md5:{md5}", url.rpartition("/")[2], cache_dir(),
-                              downloader=download)  # fmt: skip
+        path = pooch.retrieve(
+            url, f"md5:{md5}", file, cache_dir(), downloader=partial(_download, progress=progress)
+        )
     except RequestException as error:
         cause = error.args[0] if error.args else error
         raise OSError(f"{url}: download failed: {getattr(cause, 'reason', cause)}") from error
     except ValueError as error:
         raise ValueError(f"{url}: {error}") from error
     return Path(path)
+
+
+def _download(url: str, path: str, _: object, progress: bool) -> None:
+    """Write what is at url to path, where pooch verifies it: pooch's own leaves sockets open."""
+    import requests
+    from tqdm import tqdm
+
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        size = int(response.headers.get("Content-Length", 0))
+        with tqdm(total=size, unit="B", unit_scale=True, disable=not progress) as bar:
+            for chunk in response.iter_content(1 << 16):
+                bar.update(file.write(chunk))

@@ -41,7 +41,7 @@ def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, 
     """Return the same as `binary_records`, and raise the same, for a pickle's contents."""
     content = unpickle(raw, where)
     x, y = _entry(content, "data", where), _entry(content, labels.key, where)
-    if not isinstance(x, np.ndarray) or not x.size or x.shape != (len(x), PIXELS):
+    if not isinstance(x, np.ndarray) or not x.size or x.shape[1:] != (PIXELS,):
         raise ValueError(f"{where}: expected data of shape (N, {PIXELS}), got {_kind(x)}")
     if not isinstance(y, list) or len(y) != len(x):
         raise ValueError(f"{where}: expected {len(x)} {labels.key}, got {_kind(y)}")
@@ -83,8 +83,10 @@ def _entry(content: dict[str, Any], key: str, where: str) -> Any:
 
 def _kind(value: Any) -> str:
     # Not the value itself, unless small: a few bytes of pickle can have a repr of gigabytes.
-    if isinstance(value, np.ndarray | list):
-        return f"{type(value).__name__} of shape {getattr(value, 'shape', (len(value),))}"
+    if isinstance(value, np.ndarray):
+        return f"shape {value.shape}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
     return str(value) if type(value) is int and abs(value) < 1e9 else type(value).__name__
 
 
@@ -107,8 +109,9 @@ class _Inert:
     def array(self) -> np.ndarray:
         """Rebuild a pickled array from its state, which is plain data."""
         _, shape, dtype, is_fortran, raw = self.state
-        if dtype.args[0] not in ("u1", b"u1"):
-            raise ValueError(f"an array of dtype {dtype.args[0]!r}, expected uint8")
+        kind = _text(dtype.args[0])
+        if kind != "u1":
+            raise ValueError(f"an array of dtype {kind!r}, expected uint8")
         return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if is_fortran else "C")
 
 

@@ -11,18 +11,18 @@ from minisam.kernels.threads import parallel_for
 
 # Below this many multiply-adds waking a thread costs more than it brings.
 _WORTH_A_THREAD = 1 << 21
-_MOST_BLOCKS = 8
+_MOST_BLOCKS = 4
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """out = a b, with a (M, K), b (K, N) and out (M, N); see `reference.matmul`."""
     M, K = a.shape
     N = b.shape[1]
-    n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, max(M, N) // 32))
-    cuts = np.linspace(0, max(M, N), n_blocks + 1).astype(int)
+    longer = max(M, N)
+    n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, longer // 32))
 
     def block(i: int) -> None:
-        part = slice(cuts[i], cuts[i + 1])
+        part = slice(i * longer // n_blocks, (i + 1) * longer // n_blocks)
         if M >= N:
             np.matmul(a[part], b, out=out[part])
         else:

@@ -53,7 +53,9 @@ class _FirstOrder(Optimizer):
 
     def _moment(self, name: str, theta: Array) -> Array:
         """The state vector of this name, which starts at zero."""
-        moment = self.__dict__.setdefault(name, np.zeros_like(theta))
+        if name not in self.__dict__:
+            setattr(self, name, np.zeros_like(theta))
+        moment: Array = getattr(self, name)
         if moment.shape != theta.shape or moment.dtype != theta.dtype:
             raise ValueError(
                 f"{type(self).__name__} began with theta of shape {moment.shape} {moment.dtype}, "

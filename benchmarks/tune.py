@@ -1,0 +1,162 @@
+"""Choose the hyper-parameters of `minisam reproduce`, without a look at a test image.
+
+    python benchmarks/tune.py mlp [--jobs 2] [--data-dir DIR]
+
+For every optimizer and noise level, every point of a grid is trained on three quarters of the
+first 4,000 training images of CIFAR-10 and judged by its error on the other quarter, whose labels
+are as noisy as the rest. All optimizers get grids of the same size. Each of the two tuning seeds
+has a split, initial weights, batches and redrawn labels of its own, other than those of the
+comparison. Writes benchmarks/results/tuning-MODEL.json and prints the winners, which stand in
+minisam/experiments/recipes.py (a test compares the two).
+"""
+
+import argparse
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minisam.data import Dataset, load, redraw_labels
+from minisam.experiments.config import Config
+from minisam.experiments.environment import environment
+from minisam.experiments.files import replacing
+from minisam.experiments.recipes import NOISY, PRESETS
+from minisam.experiments.reproduce import run_all
+from minisam.experiments.train import Run
+from minisam.kernels import set_threads
+from minisam.rng import Stream, keyed_rng
+
+SEEDS = (1000, 1001)
+RESULTS = Path(__file__).parent / "results"
+
+
+class Grid(NamedTuple):
+    """One optimizer's points: every lr with every weight decay with every rho."""
+
+    label: str
+    optimizer: str
+    base: str
+    passes: int
+    lr: tuple[float, ...]
+    weight_decay: tuple[float, ...]
+    rho: tuple[float, ...] = (0.0,)
+
+
+GRIDS = {
+    "mlp": (  # 12 points each
+        Grid("GD", "gd", "gd", 1, (0.02, 0.05, 0.1, 0.2), (0, 5e-4, 5e-3)),
+        Grid("Momentum", "momentum", "momentum", 1, (0.003, 0.01, 0.03, 0.06), (0, 5e-4, 5e-3)),
+        Grid(
+            "Momentum, 2× epochs",
+            *("momentum", "momentum", 2),
+            *((0.003, 0.01, 0.03, 0.06), (0, 5e-4, 5e-3)),
+        ),
+        Grid("Adam", "adam", "adam", 1, (1e-4, 3e-4, 1e-3, 3e-3), (0, 0.1, 1.0)),
+        Grid("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.03), (5e-4, 5e-3), (0.05, 0.1, 0.2)),
+        Grid("SAM(Adam)", "sam", "adam", 1, (3e-4, 1e-3), (0, 0.1), (0.05, 0.1, 0.2)),
+    ),
+    "cnn": (  # 6 points each
+        Grid("GD", "gd", "gd", 1, (0.03, 0.1, 0.3), (5e-4, 5e-3)),
+        Grid("Momentum", "momentum", "momentum", 1, (0.003, 0.01, 0.03), (5e-4, 5e-3)),
+        Grid(
+            "Momentum, 2× epochs",
+            *("momentum", "momentum", 2),
+            *((0.003, 0.01, 0.03), (5e-4, 5e-3)),
+        ),
+        Grid("Adam", "adam", "adam", 1, (5e-4, 1e-3, 2e-3), (0, 0.1)),
+        Grid("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.03), (5e-4,), (0.02, 0.05, 0.1)),
+        Grid("SAM(Adam)", "sam", "adam", 1, (1e-3, 2e-3), (0,), (0.02, 0.05, 0.1)),
+    ),
+}
+PRESET_OF = {"mlp": "quick", "cnn": "full"}
+
+
+def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
+    """The training images as a data set of their own: a quarter of them, drawn by seed, tests."""
+    y = redraw_labels(dataset.y_train, noise, len(dataset.classes), seed)
+    order = keyed_rng(seed, Stream.SUBSET).permutation(len(y))
+    held_out, kept = order[: len(y) // 4], order[len(y) // 4 :]
+    x = dataset.x_train
+    return replace(
+        dataset, x_train=x[kept], y_train=y[kept], x_test=x[held_out], y_test=y[held_out]
+    )
+
+
+def tune(model: str, dataset: Dataset, jobs: int) -> list[dict[str, Any]]:
+    """Train the whole grid of a model; one record a point, with its errors (None: it diverged)."""
+    preset = PRESETS[PRESET_OF[model]]
+    rows = [
+        {"optimizer": grid.label, "noise": noise, "lr": lr, "weight_decay": wd, "rho": rho}
+        | {"passes": grid.passes, "config": {"optimizer": grid.optimizer, "base": grid.base}}
+        for noise in (0.0, NOISY)
+        for grid in GRIDS[model]
+        for lr, wd, rho in itertools.product(grid.lr, grid.weight_decay, grid.rho)
+    ]
+    for row in rows:
+        row["errors"] = []
+    for noise, seed in itertools.product((0.0, NOISY), SEEDS):
+        chosen = [row for row in rows if row["noise"] == noise]
+        todo = [
+            Config(
+                **row["config"],
+                model=model,
+                epochs=preset.epochs * row["passes"],
+                batch_size=preset.batch_size,
+                seed=seed,
+                **{key: row[key] for key in ("lr", "weight_decay", "rho")},
+            )
+            for row in chosen
+        ]
+        print(f"{model}, noise {noise:g}, seed {seed}: {len(todo)} runs")
+        runs = run_all(todo, split(dataset, noise, seed), 0, jobs)
+        for row, run in zip(chosen, runs, strict=True):
+            row["errors"].append(run.test_error if isinstance(run, Run) else None)
+    return rows
+
+
+def winners(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The point with the lowest mean error of every optimizer and noise level."""
+    best: dict[tuple[str, float], tuple[float, dict[str, Any]]] = {}
+    for row in rows:
+        mean = float(np.mean([1.0 if e is None else e for e in row["errors"]]))
+        key = (row["optimizer"], row["noise"])
+        if key not in best or mean < best[key][0]:
+            best[key] = (mean, row)
+    return [row | {"mean_error": mean} for mean, row in best.values()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=GRIDS)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-dir")
+    args = parser.parse_args()
+    set_threads(args.threads)
+    preset = PRESETS[PRESET_OF[args.model]]
+    dataset = load("cifar10", args.data_dir).first(n_train=preset.n_train, n_test=1)
+    rows = tune(args.model, dataset, args.jobs)
+    best = winners(rows)
+    record = {
+        "environment": environment(),
+        "data": {"name": dataset.name, "checksum": dataset.checksum, "seeds": SEEDS},
+        "epochs": preset.epochs,
+        "batch_size": preset.batch_size,
+        "winners": best,
+        "grid": rows,
+    }
+    with replacing(RESULTS / f"tuning-{args.model}.json") as path:
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    for row in sorted(best, key=lambda row: row["noise"]):
+        print(
+            f"noise {row['noise']:<4} {row['optimizer']:<20} lr {row['lr']:<7g}"
+            f"weight decay {row['weight_decay']:<8g}rho {row['rho']:<6g}"
+            f"validation error {row['mean_error']:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

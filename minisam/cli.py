@@ -1,0 +1,165 @@
+"""The command line: reproduce, train, evaluate, data."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from minisam import __version__
+from minisam.data import DATASETS, Dataset, available, fetch, load
+from minisam.experiments.checkpoint import Model, load_model, save_model
+from minisam.experiments.config import Config
+from minisam.experiments.files import require_writable
+from minisam.experiments.recipes import PRESETS
+from minisam.experiments.train import Prepared, network, train
+from minisam.kernels import get_threads, set_threads
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", choices=DATASETS, help="default: cifar10 where it is found, else synthetic"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR is (default: MINISAM_DATA)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minisam",
+        description="Neural networks and Sharpness-Aware Minimization by hand, on a laptop's CPU.",
+        epilog="Start with: minisam reproduce",
+    )
+    parser.add_argument("--version", action="version", version=f"minisam {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--threads", type=int, metavar="N", help=f"threads to compute with (here: {get_threads()})"
+    )
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=[shared], help=text, description=text)
+
+    sub = command("reproduce", "Compare SAM with Momentum, Adam and GD; write a report.")
+    sub.add_argument("--preset", choices=PRESETS, default="quick", help="amount of work (quick)")
+    _data_options(sub)
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: minisam-results/…")
+    sub.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (by preset)")
+    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (1)")
+    sub.set_defaults(run=_reproduce)
+
+    sub = command("train", "Train one network; every choice is an option.")
+    _data_options(sub)
+    sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
+    sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
+    for option in fields(Config):
+        _config_option(sub, option)
+    sub.set_defaults(run=_train)
+
+    sub = command("evaluate", "Test a model that `minisam train --save` kept.")
+    sub.add_argument("model", type=Path, metavar="FILE.npz")
+    _data_options(sub)
+    sub.set_defaults(run=_evaluate)
+
+    sub = command("data", "Say which data sets are where; fetch one.")
+    sub.add_argument("--data-dir", metavar="DIR", help="look here (default: MINISAM_DATA, cache)")
+    sub.add_argument("--fetch", choices=("cifar10", "cifar100"), help="download it into the cache")
+    sub.set_defaults(run=_data)
+    return parser
+
+
+def _config_option(parser: argparse.ArgumentParser, option: Any) -> None:
+    """--name for a field of Config: its type, default, choices and help come from there."""
+    flag = "--" + option.name.replace("_", "-")
+    text, default = option.metadata["help"], option.default
+    if option.type is bool:
+        parser.add_argument(flag, action="store_true", help=text)
+    else:
+        kind = next(t for t in (*get_args(option.type), option.type) if t is not type(None))
+        choices = option.metadata["choices"]
+        shown = "" if default is None else f" ({default})"
+        metavar = None if choices else kind.__name__.upper()
+        parser.add_argument(
+            flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown
+        )
+
+
+def _load(args: argparse.Namespace) -> Dataset:
+    from minisam.experiments.report import WARNING
+
+    dataset = load(args.dataset, args.data_dir)
+    if dataset.synthetic and args.dataset is None:
+        print(f"WARNING: {WARNING}\n", file=sys.stderr)
+    return dataset
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from minisam.experiments.report import text_table, write_report
+    from minisam.experiments.reproduce import reproduce
+
+    preset = PRESETS[args.preset]
+    if args.seeds is not None:
+        if args.seeds < 1:
+            raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+        preset = replace(preset, seeds=args.seeds)
+    dataset = _load(args)
+    folder = args.out or Path("minisam-results") / f"{dataset.name}-{args.preset}"
+    require_writable(folder)
+    results, predictions = reproduce(preset, dataset, args.jobs, args.preset)
+    report = write_report(folder, results, predictions)
+    print(text_table(results))
+    print(f"\nReport with pictures: {report}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
+    if args.save:
+        require_writable(args.save.parent)
+    dataset = _load(args).first(n_train=args.n_train)
+    data = Prepared.of(dataset)
+    net = network(config, data)
+    print(f"{net.summary()}\n")
+    result = train(config, data, progress=True)
+    print(
+        f"{config.label} on {dataset.name}: test error {result.test_error:.2%}, train error "
+        f"{result.train_error:.2%}, {result.gradient_evaluations:,} gradients, "
+        f"{result.seconds:.1f} s"
+    )
+    if args.save:
+        model = Model(config, net, result.theta, dataset.classes, data.normalisation)
+        save_model(args.save, model)
+        print(f"Model saved: {args.save}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    model, dataset = load_model(args.model), _load(args)
+    print(f"test error on {dataset.name}: {model.test_error(dataset):.2%}")
+
+
+def _data(args: argparse.Namespace) -> None:
+    if args.fetch:
+        print(f"{args.fetch}: {fetch(args.fetch)}")
+        return
+    for found in available(args.data_dir):
+        print(f"{found.name:<16}{found.n_train:>7,} training {found.n_test:>7,} test  {found.path}")
+    print(f"{'synthetic':<16}  4,000 training  10,000 test  embedded: drawn when asked for")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.threads is not None:
+            set_threads(args.threads)
+        args.run(args)
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"minisam: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("minisam: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

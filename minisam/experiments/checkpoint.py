@@ -1,0 +1,96 @@
+"""A trained model on disk: one .npz with the weights and what is needed to use them. No pickle."""
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minisam.data import Dataset, Normalisation
+from minisam.experiments.config import Config
+from minisam.experiments.files import replacing
+from minisam.nn import Sequential, build
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with trained weights, which takes images as data sets store them.
+
+    >>> from minisam.nn import mlp
+    >>> net = mlp((8, 8, 3), 2)
+    >>> normalise = Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3)
+    >>> model = Model(Config(), net, np.zeros(net.n_params, np.float32), ("cat", "dog"), normalise)
+    >>> model.predict(np.zeros((1, 8, 8, 3), np.uint8)).tolist()
+    [0]
+    """
+
+    config: Config
+    net: Sequential
+    theta: np.ndarray  # (P,) float32
+    classes: tuple[str, ...]
+    normalise: Normalisation
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The class (N,) int64 of each uint8 image (N, H, W, C)."""
+        return self.net.predict(self.theta, self.normalise(images))
+
+    def test_error(self, dataset: Dataset) -> float:
+        """The fraction of the data set's test images classified wrongly.
+
+        Raises:
+            ValueError: a data set with other classes than the model was trained on.
+        """
+        if dataset.classes != self.classes:
+            raise ValueError(
+                f"the model knows {len(self.classes)} classes ({self.classes[0]}, …), "
+                f"{dataset.name} has {len(dataset.classes)} ({dataset.classes[0]}, …)"
+            )
+        return float(np.mean(self.predict(dataset.x_test) != dataset.y_test))
+
+
+def save_model(path: str | Path, model: Model) -> None:
+    """Write a model to `path`, which should end in .npz; an old file is replaced whole or not.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    about = {
+        "format": FORMAT,
+        "config": asdict(model.config),
+        "input_shape": model.net.input_shape,
+        "classes": model.classes,
+        "normalisation": asdict(model.normalise),
+    }
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, theta=model.theta, about=np.array(json.dumps(about)))
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model that `save_model` wrote.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is not a minisam model, or of a newer format.
+    """
+    foreign = ValueError(f"{path} is not a minisam model, or it is damaged")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            theta, about = arrays["theta"], json.loads(str(arrays["about"]))
+        if about["format"] > FORMAT:
+            raise ValueError(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
+        config = Config(**about["config"])
+        net = build(config.model, tuple(about["input_shape"]), len(about["classes"]))
+        scale = about["normalisation"]
+        normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
+    except (KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise foreign from error
+    except json.JSONDecodeError as error:
+        raise foreign from error
+    except ValueError as error:  # NumPy's word for "that would need pickle": not an npz at all
+        raise foreign if "pickle" in str(error) else error from None
+    if theta.shape != (net.n_params,) or theta.dtype != np.float32:
+        raise foreign
+    return Model(config, net, theta, tuple(about["classes"]), normalise)

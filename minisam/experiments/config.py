@@ -1,0 +1,103 @@
+"""Everything that determines one training run, in one frozen record."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from minisam.nn.models import MODELS
+from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, Schedule, StepDecay
+
+BASES = ("gd", "momentum", "adam")
+OPTIMIZERS = (*BASES, "sam")
+SCHEDULES = ("cosine", "step", "constant")
+DEFAULT_LR = {"gd": 0.1, "momentum": 0.01, "adam": 0.001}
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with the words that `minisam train --help` shows for it."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: same config, same data, same machine, same bits.
+
+    Raises:
+        ValueError: an unknown name or a number out of its range; the text names the field.
+
+    >>> Config(optimizer="sam", rho=0.1).label
+    'SAM(Momentum)'
+    """
+
+    model: str = _option("mlp", "network", tuple(MODELS))
+    optimizer: str = _option("momentum", "how to descend", OPTIMIZERS)
+    base: str = _option("momentum", "what SAM steps with", BASES)
+    lr: float | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
+    rho: float = _option(0.05, "SAM's radius: L2 length in weight space")
+    momentum: float = _option(0.9, "momentum's decay factor, 0 to 1")
+    nesterov: bool = _option(False, "Nesterov's momentum")
+    weight_decay: float = _option(5e-4, "at w: in the gradient (gd, momentum) or decoupled (adam)")
+    epochs: int = _option(20, "passes over the training images")
+    batch_size: int = _option(64, "images in a minibatch")
+    micro_batch: int = _option(0, "accumulate the gradient over micro-batches of so many images")
+    schedule: str = _option("cosine", "of the learning rate", SCHEDULES)
+    warmup: int = _option(0, "epochs of linear warm-up (cosine)")
+    label_smoothing: float = _option(0.0, "mass spread over all classes, 0 to 1")
+    l1: float = _option(0.0, "coefficient of an L1 penalty inside the loss")
+    l2: float = _option(0.0, "coefficient of ½‖w‖² inside the loss (both passes of SAM see it)")
+    noise: float = _option(0.0, "fraction of training labels redrawn uniformly, 0 to 1")
+    augment: bool = _option(False, "random flips and padded crops")
+    seed: int = _option(0, "of weights, batches, augmentation and label noise")
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("model", tuple(MODELS)),
+            ("optimizer", OPTIMIZERS),
+            ("base", BASES),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise ValueError(f"unknown {name} {got!r}, expected one of {', '.join(known)}")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.lr is None:
+            object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"noise must be in [0, 1], got {self.noise}")
+        if not 0 <= self.warmup < self.epochs:
+            raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
+        make_optimizer(self, steps_per_epoch=1)  # which checks its own numbers
+
+    @property
+    def stepper(self) -> str:
+        """The optimizer that moves the weights: SAM's base, or the optimizer itself."""
+        return self.base if self.optimizer == "sam" else self.optimizer
+
+    @property
+    def label(self) -> str:
+        """The optimizer as tables and legends call it."""
+        name = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}[self.stepper]
+        return f"SAM({name})" if self.optimizer == "sam" else name
+
+
+def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
+    """A new optimizer, its schedule laid over config.epochs epochs."""
+    assert config.lr is not None
+    lr: float | Schedule = config.lr
+    steps = config.epochs * steps_per_epoch
+    if not (math.isfinite(config.lr) and config.lr > 0):
+        raise ValueError(f"lr must be a finite number above 0, got {config.lr}")
+    if config.schedule == "cosine":
+        lr = Cosine(config.lr, steps, warmup=config.warmup * steps_per_epoch)
+    elif config.schedule == "step":  # divided by ten after one half and three quarters
+        lr = StepDecay(config.lr, milestones=(steps // 2, steps * 3 // 4))
+    base: Optimizer
+    if config.stepper == "gd":
+        base = GD(lr, config.weight_decay)
+    elif config.stepper == "momentum":
+        base = Momentum(lr, config.weight_decay, config.momentum, config.nesterov)
+    else:
+        base = Adam(lr, config.weight_decay)
+    return SAM(base, config.rho) if config.optimizer == "sam" else base

@@ -1,0 +1,82 @@
+"""What is compared, and with which hyper-parameters.
+
+The numbers were chosen by `python benchmarks/tune.py`, for every optimizer from a grid of the same
+size, by the error on a validation split of the *training* images whose labels were as noisy as the
+rest. Test images played no part. Its record is benchmarks/results/tuning.json.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from minisam.experiments.config import Config
+
+
+class Recipe(NamedTuple):
+    """One line of the table below. `passes` multiplies the preset's epochs."""
+
+    label: str
+    optimizer: str
+    base: str
+    passes: int
+    clean: tuple[float, float, float]  # lr, weight decay, rho
+    noisy: tuple[float, float, float]  # the same, at 40 % redrawn labels
+
+
+MLP = (
+    #                                                        lr     decay   rho
+    Recipe("GD", "gd", "gd", 1, (0.1, 5e-4, 0), (0.1, 5e-4, 0)),
+    Recipe("Momentum", "momentum", "momentum", 1, (0.01, 5e-4, 0), (0.01, 5e-4, 0)),
+    Recipe("Momentum, 2× epochs", "momentum", "momentum", 2, (0.01, 5e-4, 0), (0.01, 5e-4, 0)),
+    Recipe("Adam", "adam", "adam", 1, (0.001, 5e-4, 0), (0.001, 5e-4, 0)),
+    Recipe("SAM(Momentum)", "sam", "momentum", 1, (0.01, 5e-4, 0.1), (0.01, 5e-4, 0.1)),
+    Recipe("SAM(Adam)", "sam", "adam", 1, (0.001, 5e-4, 0.1), (0.001, 5e-4, 0.1)),
+)
+RECIPES: dict[str, tuple[Recipe, ...]] = {"mlp": MLP, "cnn": MLP}
+NOISY = 0.4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much work `minisam reproduce` does."""
+
+    models: tuple[str, ...]
+    n_train: int  # the first images of the training set
+    epochs: int
+    seeds: int
+    batch_size: int = 64
+    noise: tuple[float, ...] = (0.0, NOISY)
+    n_test: int | None = None  # None: all of them
+
+
+PRESETS = {
+    "smoke": Preset(("mlp",), n_train=1000, epochs=4, seeds=2, n_test=2000),
+    "quick": Preset(("mlp",), n_train=4000, epochs=15, seeds=3),
+    "full": Preset(("mlp", "cnn"), n_train=4000, epochs=20, seeds=5),
+}
+
+
+def configs(preset: Preset) -> list[tuple[str, Config]]:
+    """Every run of a preset, with the label of its optimizer.
+
+    Runs of one seed share initial weights, batches and redrawn labels.
+    """
+    runs = []
+    for model in preset.models:
+        for noise in preset.noise:
+            for recipe in RECIPES[model]:
+                lr, weight_decay, rho = recipe.noisy if noise else recipe.clean
+                for seed in range(preset.seeds):
+                    config = Config(
+                        model=model,
+                        optimizer=recipe.optimizer,
+                        base=recipe.base,
+                        lr=lr,
+                        rho=rho,
+                        weight_decay=weight_decay,
+                        epochs=preset.epochs * recipe.passes,
+                        batch_size=preset.batch_size,
+                        noise=noise,
+                        seed=seed,
+                    )
+                    runs.append((recipe.label, config))
+    return runs

@@ -1,0 +1,147 @@
+"""The training loop: minibatches in, weights and a history out."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from minisam.data import Batches, Dataset, Normalisation, redraw_labels
+from minisam.experiments.config import Config, make_optimizer
+from minisam.kernels.compiled import compile_all
+from minisam.nn import Arena, BatchLoss, Sequential, SoftmaxCrossEntropy, build
+from minisam.objective import Array, Counted, Mean, Objective, Penalised
+from minisam.optim import value_at
+from minisam.rng import Stream, keyed_rng
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set as networks want it: normalised float32 images; shared by many runs."""
+
+    x_train: Array  # (N, 32, 32, 3)
+    y_train: Array  # (N,), the labels as they came: label noise belongs to a run
+    x_test: Array
+    y_test: Array
+    n_classes: int
+    normalisation: Normalisation
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Prepared":
+        """Normalise by the training images' mean and deviation per channel."""
+        normalise = Normalisation.of(dataset.x_train)
+        x_train, x_test = normalise(dataset.x_train), normalise(dataset.x_test)
+        n_classes = len(dataset.classes)
+        return cls(x_train, dataset.y_train, x_test, dataset.y_test, n_classes, normalise)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run left behind. Errors are fractions, 0 to 1."""
+
+    config: Config
+    theta: Array  # (P,) float32
+    history: list[dict[str, Any]]  # one record an epoch
+    test_predictions: Array  # (N_test,) int64
+    train_error: float  # on the labels it was trained on, noise included
+    test_error: float
+    gradient_evaluations: int  # of a whole minibatch: SAM spends two a step
+    seconds: float  # spent in training steps; evaluation and compilation not counted
+
+
+def network(config: Config, data: Prepared) -> Sequential:
+    """The network of this run, sized to the data."""
+    return build(config.model, data.x_train.shape[1:], data.n_classes)
+
+
+def error_rate(net: Sequential, theta: Array, x: Array, y: Array) -> float:
+    """The fraction of x (N, …) that the network does not classify as y (N,)."""
+    return float(np.mean(net.predict(theta, x) != y))
+
+
+def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any = False) -> Run:
+    """Train one network.
+
+    Every `evaluate_every` epochs the history records the error on the test images (0: not at all);
+    nothing is chosen by it. `progress` shows a bar; a text becomes its label.
+
+    Raises:
+        ValueError: a batch larger than the data.
+        Diverged: a loss that is NaN or infinite; the text says at which step and what to try.
+    """
+    net = network(config, data)
+    labels = redraw_labels(data.y_train, config.noise, data.n_classes, config.seed)
+    batches = Batches(data.x_train, labels, config.batch_size, config.seed, config.augment)
+    optimizer = make_optimizer(config, len(batches))
+    loss, arena = SoftmaxCrossEntropy(config.label_smoothing), Arena()
+    theta = net.init(keyed_rng(config.seed, Stream.INIT))
+    compile_all(theta.dtype)  # before the clock starts
+
+    def objective(x: Array, y: Array) -> Counted:
+        batch: Objective = BatchLoss(net, x, y, loss, arena)
+        if config.micro_batch:
+            batch = Mean(batch.split(config.micro_batch))
+        if config.l1 or config.l2:
+            batch = Penalised(batch, config.l1, config.l2)
+        return Counted(batch)
+
+    history: list[dict[str, Any]] = []
+    step, evaluations, seconds = 0, 0.0, 0.0
+    label = progress if isinstance(progress, str) else f"training with {config.label}"
+    bar = tqdm(range(config.epochs), label, leave=False, unit="epoch", disable=not progress)
+    for epoch in bar:
+        started = time.perf_counter()
+        lr = value_at(config_lr(optimizer), step)
+        total_loss = total_right = 0.0
+        for x, y in batches.epoch(epoch):
+            batch = objective(x, y)
+            at_w = optimizer.step(theta, batch)
+            if not math.isfinite(at_w.loss):
+                raise Diverged(_advice(config, at_w.loss, epoch, step))
+            total_loss += at_w.loss * len(y)
+            total_right += at_w.accuracy * len(y)
+            evaluations += batch.examples / batch.n
+            step += 1
+        seconds += time.perf_counter() - started
+        record = {
+            "epoch": epoch + 1,
+            "loss": total_loss / len(labels),  # at w, each batch before its step
+            "accuracy": total_right / len(labels),
+            "lr": lr,
+            "gradient_evaluations": round(evaluations),
+            "seconds": seconds,
+        }
+        if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < config.epochs:
+            record["test_error"] = error_rate(net, theta, data.x_test, data.y_test)
+        bar.set_postfix(loss=f"{record['loss']:.3f}", accuracy=f"{record['accuracy']:.1%}")
+        history.append(record)
+    if not np.isfinite(theta).all():
+        raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
+    predictions = net.predict(theta, data.x_test)
+    test_error = float(np.mean(predictions != data.y_test))
+    history[-1]["test_error"] = test_error
+    train_error = error_rate(net, theta, data.x_train, labels)
+    return Run(
+        config, theta, history, predictions, train_error, test_error, round(evaluations), seconds
+    )
+
+
+def config_lr(optimizer: Any) -> Any:
+    """The learning rate, or its schedule, of the optimizer that moves the weights."""
+    return getattr(optimizer, "base", optimizer).lr
+
+
+def _advice(config: Config, loss: float, epoch: int, step: int) -> str:
+    cures = f"lower --lr (now {config.lr:g})"
+    if config.optimizer == "sam":
+        cures += f" or --rho (now {config.rho:g})"
+    return (
+        f"{config.label} on {config.model}, seed {config.seed}: the loss became {loss} at epoch "
+        f"{epoch + 1}, step {step + 1}; {cures}, or add --warmup"
+    )

@@ -1,0 +1,322 @@
+"""Every fast kernel computes what its readable twin in `kernels.reference` does."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import dtypes, pairs, seeds
+
+from minisam import kernels
+from minisam.kernels import reference
+
+# How an input may lie in memory: kernels accept all of it.
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "Fortran order": np.asfortranarray,
+    "every second": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "reversed": lambda x: x[::-1].copy()[::-1],
+}
+
+
+class Draw:
+    """Draws a kernel's arguments: shapes and a seed by hypothesis, values from the seed."""
+
+    def __init__(self, data):
+        self.draw, self.dtype = data.draw, data.draw(dtypes)
+        self.rng = np.random.default_rng(data.draw(seeds))
+        self.written = []
+
+    def integer(self, low, high):
+        return self.draw(st.integers(low, high))
+
+    def length(self):
+        """Of a vector: short, or longer than the blocks it is cut into."""
+        return self.draw(st.integers(1, 40) | st.sampled_from([65_535, 65_536, 150_001]))
+
+    def number(self):
+        return float(self.rng.uniform(0.1, 1))
+
+    def array(self, *shape):
+        """An input, in any layout. Multiples of 1/4, so that zeros and ties occur."""
+        values = np.round(4 * self.rng.standard_normal(shape)).astype(self.dtype) / 4
+        return LAYOUTS[self.draw(st.sampled_from(sorted(LAYOUTS)))](values)
+
+    def state(self, *shape):
+        """An array that the kernel updates."""
+        self.written.append(np.abs(self.rng.standard_normal(shape)).astype(self.dtype))
+        return self.written[-1]
+
+    def blank(self, *shape, dtype=None):
+        """An array that the kernel overwrites: what it leaves out shows as 123."""
+        self.written.append(np.full(shape, 123, dtype or self.dtype))
+        return self.written[-1]
+
+    def copy(self, arguments):
+        """The same arguments, with copies of those which the kernel writes."""
+        return {
+            name: value.copy() if any(value is array for array in self.written) else value
+            for name, value in arguments.items()
+        }
+
+
+def convolution(d):
+    """Shapes of x, W and y, stride and padding; y of any size, as the kernels allow it."""
+    N, C, F = d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)
+    (H, width), (H_out, W_out), (kH, kW) = (d.draw(pairs(1, n)) for n in (8, 9, 6))
+    shapes = (N, H, width, C), (kH, kW, C, F), (N, H_out, W_out, F)
+    return *shapes, {"stride": d.integer(1, 3), "padding": d.draw(pairs(0, 7))}
+
+
+def conv2d(d):
+    x, W, y, geometry = convolution(d)
+    inputs = {"x": d.array(*x), "W": d.array(*W), "b": d.array(W[-1])}
+    return {**inputs, **geometry, "out": d.blank(*y)}
+
+
+def conv2d_weight_grad(d):
+    x, W, y, geometry = convolution(d)
+    inputs = {"x": d.array(*x), "dy": d.array(*y)}
+    return {**inputs, **geometry, "dW": d.blank(*W), "db": d.blank(W[-1])}
+
+
+def conv2d_input_grad(d):
+    x, W, y, geometry = convolution(d)
+    return {"dy": d.array(*y), "W": d.array(*W), **geometry, "out": d.blank(*x)}
+
+
+def pooling(d):
+    """Shapes of x and y, size and stride; some of x may lie outside every window."""
+    N, C, size, stride = d.integer(1, 3), d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
+    outputs, unused = d.draw(pairs(1, 5)), d.draw(pairs(0, 2))
+    H, W = ((n - 1) * stride + size + more for n, more in zip(outputs, unused, strict=True))
+    return (N, H, W, C), (N, *outputs, C), {"size": size, "stride": stride}
+
+
+def max_pool2d(d):
+    x, y, geometry = pooling(d)
+    return {
+        **{"x": d.array(*x), **geometry},
+        **{"out": d.blank(*y), "winner": d.blank(*y, dtype=np.uint8)},
+    }
+
+
+def max_pool2d_grad(d):
+    x, y, geometry = pooling(d)
+    winner = d.rng.integers(0, geometry["size"] ** 2, y).astype(np.uint8)
+    return {"dy": d.array(*y), "winner": winner, **geometry, "out": d.blank(*x)}
+
+
+def avg_pool2d(d):
+    x, y, geometry = pooling(d)
+    return {"x": d.array(*x), **geometry, "out": d.blank(*y)}
+
+
+def avg_pool2d_grad(d):
+    x, y, geometry = pooling(d)
+    return {"dy": d.array(*y), **geometry, "out": d.blank(*x)}
+
+
+def matmul(d):
+    M, K, N = (d.draw(st.integers(1, 9) | st.sampled_from([64, 200, 257])) for _ in range(3))
+    return {"a": d.array(M, K), "b": d.array(K, N), "out": d.blank(M, N)}
+
+
+def some_shape(d):
+    return d.draw(st.sampled_from([(d.length(),), (3, 5), (2, 3, 4, 5), (2, 190, 200, 1)]))
+
+
+def relu(d):
+    shape = some_shape(d)
+    return {"x": d.array(*shape), "out": d.blank(*shape)}
+
+
+def relu_grad(d):
+    shape = some_shape(d)
+    return {"y": d.array(*shape), "dy": d.array(*shape), "out": d.blank(*shape)}
+
+
+def norm(d):
+    return {"g": d.array(d.length())}
+
+
+def add_scaled(d):
+    n = d.length()
+    return {"theta": d.array(n), "scale": d.number(), "g": d.array(n), "out": d.blank(n)}
+
+
+def momentum_update(d):
+    n = d.length()
+    vectors = {"theta": d.state(n), "g": d.array(n), "velocity": d.state(n)}
+    scalars = {name: d.number() for name in ("lr", "momentum", "weight_decay")}
+    return {**vectors, **scalars, "nesterov": d.draw(st.booleans())}
+
+
+def adam_update(d):
+    n = d.length()
+    vectors = {"theta": d.state(n), "g": d.array(n), "m": d.state(n), "v": d.state(n)}
+    names = ("step_size", "shrink", "beta1", "beta2", "root_bias2", "eps")
+    return {**vectors, **{name: d.number() for name in names}}
+
+
+ARGUMENTS = {
+    function.__name__: function
+    for function in (
+        *(matmul, conv2d, conv2d_weight_grad, conv2d_input_grad),
+        *(max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad),
+        *(relu, relu_grad, norm, add_scaled, momentum_update, adam_update),
+    )
+}
+
+
+def assert_close(actual, expected):
+    """Equal up to rounding in the expected array's own precision; a NaN only where it has one."""
+    if expected is None:
+        assert actual is None
+        return
+    expected = np.asarray(expected)
+    eps = np.finfo(expected.dtype).eps if expected.dtype.kind == "f" else 0
+    scale = np.abs(expected).max(initial=1)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=100 * eps * scale, strict=True)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@given(data=st.data())
+def test_a_kernel_equals_its_twin(name, data):
+    d = Draw(data)
+    arguments = ARGUMENTS[name](d)
+    for_actual, for_expected = d.copy(arguments), d.copy(arguments)
+    actual = getattr(kernels, name)(**for_actual)
+    expected = getattr(reference, name)(**for_expected)
+    for key, value in for_expected.items():
+        assert_close(for_actual[key], value)
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@given(data=st.data())
+def test_a_kernel_leaves_its_inputs_alone(name, data):
+    d = Draw(data)
+    arguments = ARGUMENTS[name](d)
+    before = {key: np.copy(value) for key, value in arguments.items()}
+    getattr(kernels, name)(**d.copy(arguments))
+    for key, value in arguments.items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_every_reference_has_a_fast_twin_that_is_tested():
+    functions = inspect.getmembers(reference, inspect.isfunction)
+    public = {name for name, _ in functions if not name.startswith("_")}
+    assert public == set(ARGUMENTS)
+    assert public == set(kernels.__all__) - {"get_threads", "set_threads"}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_twins_have_the_same_parameters(name):
+    twins = getattr(kernels, name), getattr(reference, name)
+    assert twins[0] is not twins[1]
+    assert inspect.signature(twins[0]) == inspect.signature(twins[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_cut_into_many_blocks_equal_their_twins(dtype, stride):
+    rng = np.random.default_rng(0)
+    N, side, C, F = 20, 32 // stride, 16, 5
+    x = rng.standard_normal((N, 32, 32, C)).astype(dtype)
+    W, b = rng.standard_normal((3, 3, C, F)).astype(dtype), np.ones(F, dtype)
+    dy = rng.standard_normal((N, side, side, F)).astype(dtype)
+    results = []
+    for twin in (kernels, reference):
+        y = twin.conv2d(x, W, b, stride, (1, 1), np.empty_like(dy))
+        dx = twin.conv2d_input_grad(dy, W, stride, (1, 1), np.empty_like(x))
+        dW, db = np.empty_like(W), np.empty_like(b)
+        twin.conv2d_weight_grad(x, dy, stride, (1, 1), dW, db)
+        results.append((y, dx, dW, db))
+    for actual, expected in zip(*results, strict=True):
+        assert_close(actual, expected)
+
+
+TWINS = pytest.mark.parametrize("twin", [kernels, reference], ids=["fast", "reference"])
+nan, inf = np.nan, np.inf
+
+
+@TWINS
+def test_relu_keeps_a_nan(twin):
+    x = np.array([nan, -inf, -1.0, 0.0, 2.0, inf])
+    np.testing.assert_array_equal(twin.relu(x, np.empty(6)), [nan, 0, 0, 0, 2, inf])
+
+
+@TWINS
+def test_relu_grad_is_zero_where_y_is_whatever_dy_is(twin):
+    y, dy = np.array([0.0, 1.0, 0.0, 2.0, 0.0]), np.array([-3.0, 4.0, 0.0, -5.0, 7.0])
+    np.testing.assert_array_equal(twin.relu_grad(y, dy, np.empty(5)), [0, 4, 0, -5, 0])
+
+
+def window(*values):
+    """One 2×2 window, as a batch of one image with one channel."""
+    return np.array(values, np.float64).reshape(1, 2, 2, 1)
+
+
+@TWINS
+@pytest.mark.parametrize(
+    ("values", "largest", "place"),
+    [
+        ((1, 4, 3, 2), 4, 1),
+        ((5, 5, 5, 5), 5, 0),
+        ((1, 3, 2, 3), 3, 1),
+        ((-inf, -inf, -inf, -inf), -inf, 0),
+        ((-inf, -7, -8, -9), -7, 1),
+        ((9, nan, inf, 1), nan, 1),
+        ((nan, 1, nan, 2), nan, 0),
+        ((1, 2, nan, nan), nan, 2),
+    ],
+)
+def test_the_first_maximum_wins_and_a_nan_over_all_numbers(twin, values, largest, place):
+    y, winner = np.empty((1, 1, 1, 1)), np.empty((1, 1, 1, 1), np.uint8)
+    twin.max_pool2d(window(*values), 2, 2, y, winner)
+    np.testing.assert_array_equal(y.ravel(), [largest])
+    assert winner.ravel() == [place]
+
+
+@TWINS
+@pytest.mark.parametrize("slope", [inf, nan])
+def test_an_infinite_slope_reaches_only_the_winner(twin, slope):
+    dx = np.empty((1, 2, 2, 1))
+    dy, winner = np.full((1, 1, 1, 1), slope), np.full((1, 1, 1, 1), 2, np.uint8)
+    twin.max_pool2d_grad(dy, winner, 2, 2, dx)
+    np.testing.assert_array_equal(dx, window(0, 0, slope, 0))
+
+
+def test_an_infinite_slope_does_not_pass_a_relu_that_is_off():
+    y, dy = np.array([0.0, 1.0]), np.array([inf, inf])
+    np.testing.assert_array_equal(kernels.relu_grad(y, dy, np.empty(2)), [0, inf])
+
+
+@TWINS
+@pytest.mark.parametrize("size", [1e-23, 1e-300, 1e20])
+def test_a_norm_does_not_underflow_or_overflow(twin, size):
+    dtype = np.float64 if size == 1e-300 else np.float32
+    np.testing.assert_allclose(twin.norm(np.full(100, size, dtype)), 10 * size, rtol=1e-6)
+
+
+@TWINS
+def test_a_scale_beyond_float32_is_added(twin):
+    theta, g = np.ones(3, np.float32), np.full(3, 1e-30, np.float32)
+    total = twin.add_scaled(theta, 1e39, g, np.empty_like(theta))
+    np.testing.assert_allclose(total, 1 + 1e9, rtol=1e-6)
+
+
+@TWINS
+def test_add_scaled_may_write_over_its_input(twin):
+    theta = np.ones(100_000, np.float32)
+    assert twin.add_scaled(theta, -0.5, theta, out=theta) is theta
+    assert np.all(theta == 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(TypeError, match="float32 or float64"):
+        kernels.relu(np.ones(3, dtype), np.empty(3, dtype))
