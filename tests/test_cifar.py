@@ -136,7 +136,7 @@ def test_every_version_gives_the_same_data(tmp_path, name, version, write):
             np.testing.assert_array_equal(y, labels[name == "cifar100-coarse"])
         assert data.classes == tuple(f"{name}_{k}" for k in range(LABELS[name].n_classes))
         assert data.name == name
-        assert data.source == f"{path}: {layout.train[0]}, {layout.test}"
+        assert data.source == f"{path.name}: {layout.train[0]}, {layout.test}"
         assert not data.synthetic
 
 
@@ -417,7 +417,7 @@ def test_damage_anywhere_is_data_or_a_value_error(tmp_path_factory, version, dat
 
 
 def test_importing_the_reader_does_not_import_the_downloader():
-    code = "import sys, minisam.data.fetch; print({'pooch', 'requests'} & set(sys.modules))"
+    code = "import sys, minisam.data.download; print({'pooch', 'requests'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

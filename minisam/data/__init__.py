@@ -5,7 +5,7 @@ import os
 from minisam.data.batches import Batches, Normalisation, augment, redraw_labels, stratified
 from minisam.data.cifar import LABELS, Found, available, cache_dir, find_cifar, load_cifar
 from minisam.data.dataset import Dataset
-from minisam.data.fetch import fetch
+from minisam.data.download import fetch
 from minisam.data.synthetic import synthetic
 
 DATASETS = (*LABELS, "synthetic")

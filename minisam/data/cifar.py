@@ -144,7 +144,7 @@ def _load(name: str, path: Path, layout: Layout) -> Dataset:
     x_train, y_train = arrays(part for part in layout.train if part in files)
     x_test, y_test = arrays([layout.test])
     classes = class_names(files[names], f"{path}: {names}", labels, is_pickle)
-    source = f"{path}: {', '.join(file for file in files if file != names)}"
+    source = f"{path.name}: {', '.join(file for file in files if file != names)}"
     return Dataset(name, source, classes, x_train, y_train, x_test, y_test)
 
 

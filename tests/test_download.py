@@ -1,17 +1,13 @@
 """Downloads from a server on this computer: what arrives is whole, or nothing is kept."""
 
 import hashlib
-import importlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from minisam.data import cifar
-
-# `minisam.data.fetch` is the function as well, once the package exports it.
-fetch = importlib.import_module("minisam.data.fetch")
+from minisam.data import cifar, download
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -67,7 +63,7 @@ def cache(tmp_path, monkeypatch):
 def serve(server, cache, monkeypatch):
     def serve(behaviour, md5=MD5):
         url = f"http://127.0.0.1:{server.server_port}/{behaviour}/{FILE}"
-        monkeypatch.setitem(fetch.ARCHIVES, "cifar10", fetch.Archive(url, md5))
+        monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(url, md5))
         return url
 
     return serve
@@ -76,11 +72,11 @@ def serve(server, cache, monkeypatch):
 @pytest.mark.parametrize("progress", [True, False])
 def test_whole_file_arrives_once_where_the_reader_looks(serve, server, cache, capfd, progress):
     serve("whole")
-    path = fetch.fetch("cifar10", progress=progress)
+    path = download.fetch("cifar10", progress=progress)
     assert path.read_bytes() == CONTENT
     assert list(cache.iterdir()) == [path] == [cifar.find_cifar("cifar10")]
     assert ("100%" in capfd.readouterr().err) == progress
-    assert fetch.fetch("cifar10", progress=progress) == path
+    assert download.fetch("cifar10", progress=progress) == path
     assert server.requests == ["whole"]
 
 
@@ -88,7 +84,7 @@ def test_damaged_file_is_replaced(serve, cache):
     serve("whole")
     cache.mkdir()
     (cache / FILE).write_bytes(CONTENT[:-1])
-    assert fetch.fetch("cifar10", progress=False).read_bytes() == CONTENT
+    assert download.fetch("cifar10", progress=False).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -106,9 +102,9 @@ def test_failure_is_one_clear_line_and_leaves_nothing(
     serve, cache, monkeypatch, behaviour, md5, error, message, progress
 ):
     url = serve(behaviour, md5)
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with pytest.raises(error, match=message) as caught:
-        fetch.fetch("cifar10", progress=progress)
+        download.fetch("cifar10", progress=progress)
     assert str(caught.value).startswith(f"{url}: ")
     assert "\n" not in str(caught.value)
     assert list(cache.iterdir()) == []
@@ -118,9 +114,9 @@ def test_refused_connection_is_one_clear_line_and_leaves_nothing(cache, monkeypa
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # a port that is taken, and where nobody listens
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{FILE}"
-        monkeypatch.setitem(fetch.ARCHIVES, "cifar10", fetch.Archive(url, MD5))
+        monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(url, MD5))
         with pytest.raises(OSError, match="Failed to establish a new connection") as caught:
-            fetch.fetch("cifar10", progress=False)
+            download.fetch("cifar10", progress=False)
     assert str(caught.value).startswith(f"{url}: ")
     assert "\n" not in str(caught.value)
     assert list(cache.iterdir()) == []
@@ -128,9 +124,9 @@ def test_refused_connection_is_one_clear_line_and_leaves_nothing(cache, monkeypa
 
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"^name: expected one of cifar10, cifar100, got 'mnist'$"):
-        fetch.fetch("mnist")
+        download.fetch("mnist")
 
 
 def test_archives_are_those_the_reader_looks_for():
-    for name, archive in fetch.ARCHIVES.items():
+    for name, archive in download.ARCHIVES.items():
         assert archive.url.rpartition("/")[2] == cifar.LAYOUTS[name][0].archive
