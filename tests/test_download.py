@@ -54,7 +54,7 @@ def server():
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("MINISAM_DATA", raising=False)
-    for module in (fetch, cifar):
+    for module in (download, cifar):
         monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 

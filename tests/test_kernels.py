@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dtypes, pairs, seeds
 
@@ -184,6 +184,7 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 @given(data=st.data())
+@settings(max_examples=100)
 def test_a_kernel_equals_its_twin(name, data):
     d = Draw(data)
     arguments = ARGUMENTS[name](d)
@@ -290,16 +291,18 @@ def test_an_infinite_slope_reaches_only_the_winner(twin, slope):
     np.testing.assert_array_equal(dx, window(0, 0, slope, 0))
 
 
-def test_an_infinite_slope_does_not_pass_a_relu_that_is_off():
-    y, dy = np.array([0.0, 1.0]), np.array([inf, inf])
-    np.testing.assert_array_equal(kernels.relu_grad(y, dy, np.empty(2)), [0, inf])
+@TWINS
+def test_an_infinite_slope_does_not_pass_a_relu_that_is_off(twin):
+    y, dy = np.array([0.0, 1.0, 0.0]), np.array([inf, inf, nan])
+    np.testing.assert_array_equal(twin.relu_grad(y, dy, np.empty(3)), [0, inf, 0])
 
 
 @TWINS
-@pytest.mark.parametrize("size", [1e-23, 1e-300, 1e20])
-def test_a_norm_does_not_underflow_or_overflow(twin, size):
-    dtype = np.float64 if size == 1e-300 else np.float32
-    np.testing.assert_allclose(twin.norm(np.full(100, size, dtype)), 10 * size, rtol=1e-6)
+@pytest.mark.parametrize("size", [1e-23, 1e30])
+def test_a_float32_norm_does_not_underflow_or_overflow(twin, size):
+    norm = twin.norm(np.full(100, size, np.float32))
+    assert type(norm) is float
+    assert norm == pytest.approx(10 * size, rel=1e-6)
 
 
 @TWINS

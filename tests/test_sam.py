@@ -104,7 +104,7 @@ def test_perturbation_is_rho_along_the_gradient_with_one_norm_over_all(net, dtyp
     batch, theta = batch_of(seed, net, dtype=dtype)
     epsilon, g = perturbation(batch, theta, rho)
     # θ + ε̂ is rounded to theta's dtype, entry by entry.
-    tolerance = ROUNDING[dtype] * np.abs(theta).max()
+    tolerance = ROUNDING[dtype] * float(np.abs(theta).max())
     np.testing.assert_allclose(epsilon, rho * g / np.linalg.norm(g), atol=tolerance)
     assert np.linalg.norm(epsilon) == pytest.approx(rho, abs=tolerance * len(theta) ** 0.5)
 

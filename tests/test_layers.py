@@ -1,0 +1,390 @@
+"""Every layer against its own definition and against finite differences, on every index."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import LAYERS, any_layer, convolutions, dtypes, images, pools, seeds, spaced
+
+from minisam import nn
+from minisam.analysis.gradcheck import gradcheck
+from minisam.nn import (
+    AvgPool2d,
+    Conv2d,
+    Env,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Tanh,
+)
+
+TOLERANCE = 1e-5  # a wrong gradient is off by about 1
+
+batch_sizes = st.integers(1, 4)
+
+
+def arrays(layer, input_shape, batch_size, seed, dtype=np.float64):
+    """An input away from kinks and ties, and parameters away from 0."""
+    rng = np.random.default_rng(seed)
+    params = [spaced(rng, shape).astype(dtype) for shape in layer.param_shapes.values()]
+    return spaced(rng, (batch_size, *input_shape)).astype(dtype), params, rng
+
+
+def forward(layer, x, *params):
+    return layer.forward(list(params), x, Env())[0]
+
+
+def backward(layer, x, params, dy, wants_dx=True, garbage=np.nan):
+    """dL/dx and dL/dparams, with memory that holds garbage before."""
+    _, cache = layer.forward(params, x, Env())
+    grads = [np.full_like(param, garbage) for param in params]
+    return layer.backward(params, cache, dy, grads, Env(), wants_dx), grads
+
+
+def test_every_layer_is_tested():
+    classes = {value for _, value in inspect.getmembers(nn, inspect.isclass)}
+    assert {c for c in classes if issubclass(c, Layer)} - {Layer} == set(LAYERS)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@given(data=st.data(), batch_size=batch_sizes, seed=seeds)
+def test_gradients_are_right(kind, data, batch_size, seed):
+    layer, input_shape = data.draw(LAYERS[kind])
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    assert gradcheck(layer, x, params, rng) < TOLERANCE
+
+
+@given(case=any_layer, batch_size=batch_sizes, seed=seeds, dtype=dtypes)
+def test_shapes_and_dtypes_are_as_announced(case, batch_size, seed, dtype):
+    layer, input_shape = case
+    x, params, _ = arrays(layer, input_shape, batch_size, seed, dtype)
+    y = forward(layer, x, *params)
+    assert y.shape == (batch_size, *layer.output_shape(input_shape))
+    dx, grads = backward(layer, x, params, np.ones_like(y))
+    assert dx.shape == x.shape
+    assert {array.dtype for array in (y, dx, *grads)} == {np.dtype(dtype)}
+
+
+@given(case=any_layer, batch_size=batch_sizes, seed=seeds)
+def test_gradients_are_assigned_whatever_was_there(case, batch_size, seed):
+    layer, input_shape = case
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
+    _, once = backward(layer, x, params, dy, garbage=7.0)
+    _, again = backward(layer, x, params, dy, garbage=np.nan)
+    for a, b in zip(once, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(case=any_layer, batch_size=batch_sizes, seed=seeds)
+def test_parameters_get_the_same_gradients_when_dx_is_not_wanted(case, batch_size, seed):
+    layer, input_shape = case
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
+    _, with_dx = backward(layer, x, params, dy)
+    _, without = backward(layer, x, params, dy, wants_dx=False)
+    for a, b in zip(with_dx, without, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(case=any_layer, batch_size=batch_sizes, seed=seeds)
+def test_inputs_and_parameters_are_only_read(case, batch_size, seed):
+    layer, input_shape = case
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
+    before = [array.copy() for array in (x, dy, *params)]
+    backward(layer, x, params, dy)
+    for array, value in zip((x, dy, *params), before, strict=True):
+        np.testing.assert_array_equal(array, value)
+
+
+@given(case=any_layer, batch_size=st.integers(2, 4), seed=seeds)
+def test_examples_do_not_influence_each_other(case, batch_size, seed):
+    layer, input_shape = case
+    x, params, _ = arrays(layer, input_shape, batch_size, seed)
+    alone = np.concatenate([forward(layer, x[n : n + 1], *params) for n in range(batch_size)])
+    np.testing.assert_allclose(forward(layer, x, *params), alone, rtol=1e-12, atol=1e-12)
+
+
+# Forward passes against the definitions, written as loops.
+
+
+def convolve(x, W, b, stride, above, before, H_out, W_out):
+    """The definition, in seven loops."""
+    (N, H, width, C), (kH, kW, _, F) = x.shape, W.shape
+    y = np.zeros((N, H_out, W_out, F))
+    for n, r, c, f in np.ndindex(y.shape):
+        y[n, r, c, f] = b[f]
+        for i, j, k in np.ndindex(kH, kW, C):
+            row, column = r * stride + i - above, c * stride + j - before
+            if 0 <= row < H and 0 <= column < width:
+                y[n, r, c, f] += x[n, row, column, k] * W[i, j, k, f]
+    return y
+
+
+def windows(x, size, stride):
+    """Yield (n, r, c, channel) and that window of x, for every window that fits in."""
+    N, H, W, C = x.shape
+    for n, top, left, k in np.ndindex(N, H - size + 1, W - size + 1, C):
+        if top % stride == left % stride == 0:
+            place = n, top // stride, left // stride, k
+            yield place, x[n, top : top + size, left : left + size, k]
+
+
+@given(data=st.data(), batch_size=st.integers(1, 2), seed=seeds)
+def test_conv2d_is_its_definition(data, batch_size, seed):
+    shape = data.draw(images(5))
+    layer = data.draw(convolutions(shape).filter(lambda layer: layer.padding != "same"))
+    x, (W, b), _ = arrays(layer, shape, batch_size, seed)
+    above, before = np.broadcast_to(layer.padding, 2)
+    H_out = (shape[0] + 2 * above - W.shape[0]) // layer.stride + 1
+    W_out = (shape[1] + 2 * before - W.shape[1]) // layer.stride + 1
+    expected = convolve(x, W, b, layer.stride, above, before, H_out, W_out)
+    np.testing.assert_allclose(forward(layer, x, W, b), expected, rtol=1e-12, atol=1e-11)
+
+
+@given(
+    shape=images(6),
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    stride=st.integers(1, 3),
+    seed=seeds,
+)
+def test_same_padding_puts_an_odd_zero_below_or_behind(shape, size, stride, seed):
+    layer, bare = (Conv2d(shape[2], 2, size, stride, padding) for padding in ("same", 0))
+    x, params, _ = arrays(layer, shape, 2, seed)
+    outputs = [math.ceil(n / stride) for n in shape[:2]]
+    zeros = [
+        max(0, (out - 1) * stride + k - n) for out, k, n in zip(outputs, size, shape, strict=False)
+    ]
+    padded = np.pad(x, ((0, 0), *((z // 2, z - z // 2) for z in zeros), (0, 0)))
+    y = forward(layer, x, *params)
+    assert y.shape[1:3] == tuple(outputs)
+    np.testing.assert_allclose(
+        y, forward(bare, padded, *params)[:, : outputs[0], : outputs[1]], rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "size", "stride", "padding", "expected"),
+    [
+        ([1, 2, 3], 2, 1, "same", [3, 5, 3]),
+        ([1, 2, 3, 4], 3, 2, "same", [6, 7]),
+        ([1, 2, 3, 4, 5], 3, 2, "same", [3, 9, 9]),
+        ([1, 2, 3], 3, 1, (0, 1), [3, 6, 5]),
+        ([1, 2, 3], 2, 1, (0, 2), [0, 1, 3, 5, 3, 0]),
+        ([1, 2, 3, 4, 5], 1, 3, 0, [1, 4]),
+    ],
+)
+def test_conv2d_by_hand(x, size, stride, padding, expected):
+    layer = Conv2d(1, 1, (1, size), stride, padding)
+    row = np.array(x, np.float64).reshape(1, 1, -1, 1)
+    y = forward(layer, row, np.ones((1, size, 1, 1)), np.zeros(1))
+    np.testing.assert_array_equal(y.ravel(), expected)
+
+
+def test_conv2d_does_not_turn_its_kernel():
+    x = np.zeros((1, 3, 3, 1))
+    x[0, 1, 1, 0] = 1
+    W = np.arange(1.0, 10).reshape(3, 3, 1, 1)
+    y = forward(Conv2d(1, 1, 3), x, W, np.full(1, 10.0))
+    np.testing.assert_array_equal(y[0, :, :, 0], 10 + W[::-1, ::-1, 0, 0])
+
+
+@given(data=st.data(), shape=images(6), seed=seeds)
+def test_max_pooling_is_its_definition(data, shape, seed):
+    layer = data.draw(pools(MaxPool2d, shape))
+    x, _, _ = arrays(layer, shape, 2, seed)
+    y = forward(layer, x)
+    expected = {place: window.max() for place, window in windows(x, layer.size, layer.stride)}
+    assert expected == dict(np.ndenumerate(y))
+
+
+@given(data=st.data(), shape=images(6), seed=seeds)
+def test_average_pooling_is_its_definition(data, shape, seed):
+    layer = data.draw(pools(AvgPool2d, shape))
+    x, _, _ = arrays(layer, shape, 2, seed)
+    y = forward(layer, x)
+    expected = {place: window.mean() for place, window in windows(x, layer.size, layer.stride)}
+    assert dict(np.ndenumerate(y)) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_pooling_windows_lie_side_by_side_by_default():
+    x = np.array([[1.0, 2, 5, 0, 9], [4, 3, 6, 7, 9]]).reshape(1, 2, 5, 1)
+    assert forward(MaxPool2d(2), x).ravel().tolist() == [4, 7]
+    assert forward(AvgPool2d(2), x).ravel().tolist() == [2.5, 4.5]
+
+
+def test_linear_is_x_W_plus_b():
+    x, W, b = np.array([[1.0, 2], [3, 4], [5, 6]]), np.array([[1.0, 0], [10, 100]]), np.ones(2)
+    y = forward(Linear(2, 2), x, W, b)
+    np.testing.assert_array_equal(y, [[22, 201], [44, 401], [66, 601]])
+
+
+def test_relu_and_tanh_are_elementwise():
+    x = np.array([[-2.0, -0.5], [0.0, 3.0]])
+    np.testing.assert_array_equal(forward(ReLU(), x), [[0, 0], [0, 3]])
+    expected = [[math.tanh(value) for value in row] for row in x]
+    np.testing.assert_allclose(forward(Tanh(), x), expected, rtol=1e-14)
+
+
+def test_flatten_goes_pixel_by_pixel():
+    x = np.arange(24.0).reshape(2, 2, 3, 2)
+    np.testing.assert_array_equal(forward(Flatten(), x), np.arange(24).reshape(2, 12))
+
+
+def test_global_average_is_the_mean_over_pixels():
+    x = np.array([[1.0, 10], [2, 20], [3, 60]]).reshape(1, 3, 1, 2)
+    np.testing.assert_array_equal(forward(GlobalAvgPool2d(), x), [[2, 30]])
+
+
+def test_at_the_kink_relu_has_slope_0():
+    dx, _ = backward(ReLU(), np.array([[-1.0, 0.0, 1.0]]), [], np.full((1, 3), 5.0))
+    np.testing.assert_array_equal(dx, [[0, 0, 5]])
+
+
+def test_among_ties_the_first_maximum_gets_the_gradient():
+    dx, _ = backward(MaxPool2d(2), np.ones((1, 2, 2, 1)), [], np.full((1, 1, 1, 1), 5.0))
+    np.testing.assert_array_equal(dx.ravel(), [5, 0, 0, 0])
+
+
+def test_the_largest_maximum_pool_knows_all_its_places():
+    x = np.zeros((1, 16, 16, 1))
+    x[0, 15, 15, 0] = 1
+    dx, _ = backward(MaxPool2d(16), x, [], np.full((1, 1, 1, 1), 5.0))
+    np.testing.assert_array_equal(dx, 5 * x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(0, 3), "Linear n_in .* got 0"),
+        (lambda: Linear(3, -1), "Linear n_out .* got -1"),
+        (lambda: Linear(2.5, 1), "Linear n_in .* got 2.5"),
+        (lambda: Conv2d(0, 1, 3), "Conv2d c_in .* got 0"),
+        (lambda: Conv2d(1, 0, 3), "Conv2d c_out .* got 0"),
+        (lambda: Conv2d(1, 1, 0), "Conv2d size .* got 0"),
+        (lambda: Conv2d(1, 1, (3, 0)), "Conv2d size .* got 0"),
+        (lambda: Conv2d(1, 1, 3, stride=0), "Conv2d stride .* got 0"),
+        (lambda: Conv2d(1, 1, 3, padding=-1), "Conv2d padding .* got -1"),
+        (lambda: Conv2d(1, 1, 3, padding=(0, -1)), r"Conv2d padding .* got \(0, -1\)"),
+        (lambda: Conv2d(1, 1, 3, padding="valid"), "Conv2d padding .* got 'valid'"),
+        (lambda: MaxPool2d(0), "MaxPool2d .* got 0"),
+        (lambda: MaxPool2d(17), "MaxPool2d size .* at most 16, got 17"),
+        (lambda: AvgPool2d(2, stride=-1), "AvgPool2d stride .* got -1"),
+    ],
+)
+def test_impossible_configurations_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("layer", "input_shape", "message"),
+    [
+        (Linear(4, 2), (5,), r"Linear expected x of shape \(N, 4\), got \(N, 5\)"),
+        (Linear(4, 2), (2, 2, 1), r"Linear expected .* got \(N, 2, 2, 1\)"),
+        (Conv2d(3, 2, 3), (8, 8, 1), r"Conv2d expected .*\(N, H, W, 3\), got \(N, 8, 8, 1\)"),
+        (Conv2d(3, 2, 3), (3,), r"Conv2d expected .* got \(N, 3\)"),
+        (Conv2d(1, 2, (5, 3), padding=(1, 0)), (2, 9, 1), "H ≥ 3, W ≥ 3"),
+        (MaxPool2d(3), (2, 5, 1), r"MaxPool2d expected .*H ≥ 3.* got \(N, 2, 5, 1\)"),
+        (AvgPool2d(3), (5, 2, 1), r"AvgPool2d expected .*W ≥ 3.* got \(N, 5, 2, 1\)"),
+        (MaxPool2d(2), (8,), r"MaxPool2d expected .* got \(N, 8\)"),
+        (GlobalAvgPool2d(), (8,), r"GlobalAvgPool2d expected .* got \(N, 8\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(layer, input_shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer.output_shape(input_shape)
+
+
+# A check that cannot fail proves nothing: each of these backwards is wrong.
+
+
+def zero(dx, grads, x, dy):
+    return np.zeros_like(dx)
+
+
+def sign_flipped(dx, grads, x, dy):
+    return -dx
+
+
+def examples_in_reverse(dx, grads, x, dy):
+    return dx[::-1]
+
+
+def bias_forgotten(dx, grads, x, dy):
+    grads[1][...] = np.nan  # as gradcheck left it
+    return dx
+
+
+def bias_averaged(dx, grads, x, dy):
+    grads[1][...] = dy.mean(axis=0)
+    return dx
+
+
+def axes_swapped(dx, grads, x, dy):
+    grads[0][...] = dy.T @ x
+    return dx
+
+
+def one_entry_wrong(dx, grads, x, dy):
+    grads[0][1, 2] *= 1.01
+    return dx
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        zero,
+        sign_flipped,
+        examples_in_reverse,
+        bias_forgotten,
+        bias_averaged,
+        axes_swapped,
+        one_entry_wrong,
+    ],
+)
+def test_gradcheck_catches(mistake):
+    class Wrong(Linear):
+        def backward(self, params, x, dy, grads, env, wants_dx=True):
+            dx = super().backward(params, x, dy, grads, env)
+            return mistake(dx, grads, x, dy)
+
+    x, params, rng = arrays(Linear(3, 3), (3,), 2, seed=0)
+    assert gradcheck(Linear(3, 3), x, params, rng) < TOLERANCE
+    assert not gradcheck(Wrong(3, 3), x, params, rng) < 1e-3
+
+
+def test_gradcheck_refuses_a_gradient_of_another_shape():
+    class Wrong(Tanh):
+        def backward(self, params, y, dy, grads, env, wants_dx=True):
+            return dy.T
+
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), got \(3, 2\)"):
+        gradcheck(Wrong(), np.ones((2, 3)), [], np.random.default_rng(0))
+
+
+def test_gradcheck_needs_its_random_cotangent():
+    """Softmax outputs sum to 1, so with a cotangent of ones even a zero gradient seems right."""
+
+    class Softmax(Layer):
+        def forward(self, params, x, env):
+            e = np.exp(x)
+            return e / e.sum(axis=1, keepdims=True), None
+
+        def backward(self, params, cache, dy, grads, env, wants_dx=True):
+            return np.zeros_like(dy)
+
+    class Ones:
+        def standard_normal(self, shape):
+            return np.ones(shape)
+
+    x = np.array([[1.0, 2.0, 3.0]])
+    assert gradcheck(Softmax(), x, [], Ones()) < TOLERANCE
+    assert gradcheck(Softmax(), x, [], np.random.default_rng(0)) > 0.5

@@ -1,0 +1,429 @@
+"""Sequential over one flat theta, and the objectives that are made of it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import networks, seeds, spaced
+
+from minisam import kernels
+from minisam.kernels import conv, matmul, pool, threads, vector
+from minisam.analysis.gradcheck import numerical_gradient, relative_error
+from minisam.analysis.toy import Bowl
+from minisam.nn import (
+    Arena,
+    BatchLoss,
+    Conv2d,
+    Env,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MeanSquaredError,
+    ReLU,
+    Sequential,
+    SoftmaxCrossEntropy,
+    build,
+)
+from minisam.objective import Counted, Mean, Penalised
+
+LOSSES = (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.2), MeanSquaredError())
+
+
+def small_cnn():
+    layers = [Conv2d(2, 3, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(12, 3)]
+    return Sequential(layers, input_shape=(4, 5, 2))
+
+
+def drawn(net, rng, n=3, dtype=np.float64):
+    """A theta whose biases are not zero, inputs, and labels."""
+    theta = net.init(rng, dtype) + (0.1 * rng.standard_normal(net.n_params)).astype(dtype)
+    x = rng.standard_normal((n, *net.input_shape)).astype(dtype)
+    return theta, x, rng.integers(0, math.prod(net.output_shape), n)
+
+
+def targets_of(loss, net, y):
+    return np.eye(*net.output_shape)[y] if isinstance(loss, MeanSquaredError) else y
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# Gradients.
+
+
+def kinks(net, theta, x):
+    """On which side of every ReLU, and in which place of every window, theta and x are."""
+    sides = []
+    for layer, params in zip(net.layers, net.params(theta), strict=True):
+        y, cache = layer.forward(params, x, Env())
+        if isinstance(layer, ReLU):
+            sides.append((x > 0).tobytes())
+        if isinstance(layer, MaxPool2d):
+            sides.append(cache[0].tobytes())
+        x = y
+    return sides
+
+
+@given(net=networks(), seed=seeds, n=st.integers(1, 3), loss=st.sampled_from(LOSSES))
+def test_the_gradient_of_a_network_is_right(net, seed, n, loss):
+    theta, x, labels = drawn(net, np.random.default_rng(seed), n)
+    y = targets_of(loss, net, labels)
+    here = kinks(net, theta, x)
+
+    def at(theta):
+        assume(kinks(net, theta, x) == here)  # no difference is taken across a kink
+        return net.loss_and_grad(theta, x, y, loss)[0]
+
+    _, grad = net.loss_and_grad(theta, x, y, loss)
+    assert relative_error(grad, numerical_gradient(at, theta)) < 1e-4
+
+
+@given(net=networks(), seed=seeds)
+def test_the_gradient_by_the_inputs_is_right(net, seed):
+    theta, x, y = drawn(net, np.random.default_rng(seed))
+    loss, here = SoftmaxCrossEntropy(label_smoothing=0.2), kinks(net, theta, x)
+
+    def at(x):
+        assume(kinks(net, theta, x) == here)
+        return loss(net.forward(theta, x), y)[0]
+
+    outputs, caches = net.forward_with_caches(theta, x, Env())
+    grad = np.empty_like(theta)
+    dx = net.backward(theta, caches, loss(outputs, y)[1], grad, Env(), wants_dx=True)
+    assert relative_error(dx, numerical_gradient(at, x)) < 1e-4
+    np.testing.assert_array_equal(grad, net.loss_and_grad(theta, x, y, loss)[1])
+
+
+@given(net=networks(), seed=seeds)
+def test_everything_keeps_the_dtype_of_theta(net, seed):
+    theta, x, y = drawn(net, np.random.default_rng(seed), dtype=np.float32)
+    loss, grad = net.loss_and_grad(theta, x, y)
+    assert type(loss) is float
+    assert net.forward(theta, x).dtype == grad.dtype == np.float32
+    double = net.loss_and_grad(theta.astype(np.float64), x.astype(np.float64), y)
+    assert loss == pytest.approx(double[0], rel=1e-4)
+
+
+def test_a_network_without_parameters_has_an_empty_gradient():
+    net = Sequential([Flatten()], input_shape=(1, 3, 1))
+    loss, grad = net.loss_and_grad(np.zeros(0), np.zeros((2, 1, 3, 1)), np.array([0, 2]))
+    assert loss == pytest.approx(math.log(3))
+    assert grad.shape == (0,)
+
+
+# One flat vector.
+
+
+@given(net=networks())
+def test_params_are_views_that_cover_theta_in_order(net):
+    theta = np.arange(net.n_params, dtype=np.float32)
+    views = [view for params in net.params(theta) for view in params]
+    assert all(np.shares_memory(view, theta) for view in views)
+    np.testing.assert_array_equal(np.concatenate([view.ravel() for view in views]), theta)
+
+
+def test_W_lies_before_b_layer_by_layer():
+    net = Sequential([Linear(2, 3), ReLU(), Linear(3, 1)], input_shape=(2,))
+    first, relu, second = net.params(np.arange(13.0))
+    assert [view.tolist() for view in first] == [[[0, 1, 2], [3, 4, 5]], [6, 7, 8]]
+    assert relu == []
+    assert [view.tolist() for view in second] == [[[9], [10], [11]], [12]]
+
+
+def test_init_has_variance_2_over_fan_in_and_no_bias(rng):
+    net = Sequential([Conv2d(8, 40, 5), Flatten(), Linear(160, 300)], input_shape=(2, 2, 8))
+    (W_conv, b_conv), _, (W, b) = net.params(net.init(rng))
+    for weights, fan_in in ((W_conv, 5 * 5 * 8), (W, 160)):
+        n = weights.size
+        assert abs(weights.mean()) < 5 * math.sqrt(2 / fan_in / n)
+        assert weights.var() == pytest.approx(2 / fan_in, rel=5 * math.sqrt(2 / n))
+    assert not b_conv.any()
+    assert not b.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_init_is_a_function_of_its_generator(dtype):
+    net = small_cnn()
+    theta, same, other = (net.init(np.random.default_rng(seed), dtype) for seed in (1, 1, 2))
+    assert theta.dtype == dtype
+    np.testing.assert_array_equal(theta, same)
+    assert not np.array_equal(theta, other)
+
+
+# What a network says.
+
+
+@given(net=networks(), seed=seeds, n=st.integers(1, 7), batch_size=st.integers(1, 8))
+def test_predict_is_the_argmax_in_batches_of_any_size(net, seed, n, batch_size):
+    theta, x, _ = drawn(net, np.random.default_rng(seed), n)
+    outputs = net.forward(theta, x)
+    highest = np.sort(outputs, axis=1)
+    assume((highest[:, -1] - highest[:, -2]).min() > 1e-9)
+    classes = net.predict(theta, x, batch_size)
+    assert classes.dtype == np.int64
+    np.testing.assert_array_equal(classes, outputs.argmax(axis=1))
+
+
+def test_the_summary_counts_parameters_and_multiply_adds():
+    lines = small_cnn().summary().splitlines()
+    assert [line.split()[-2:] for line in lines[1:]] == [
+        [str(3 * 3 * 2 * 3 + 3), str(4 * 5 * 3 * 3 * 3 * 2)],
+        ["0", "0"],
+        ["0", "0"],
+        ["0", "0"],
+        [str(12 * 3 + 3), str(12 * 3)],
+        ["96", "1,116"],
+    ]
+    assert "Conv2d(c_in=2, c_out=3, size=3" in lines[1]
+    assert "(4, 5, 3)" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_params"),
+    [
+        ("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
+        ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10),
+        ("reference-cnn", 896 + 9248 + 18496 + 4096 * 10 + 10),
+    ],
+)
+def test_the_reference_networks_have_their_parameters(name, n_params):
+    net = build(name, (32, 32, 3), 10)
+    assert net.n_params == n_params
+    assert net.output_shape == (10,)
+
+
+# What does not fit is refused.
+
+
+def test_layers_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"layer 2: Linear expected x of shape \(N, 12\)"):
+        Sequential([Conv2d(2, 3, 3), Flatten(), Linear(12, 3)], input_shape=(4, 5, 2))
+
+
+BAD_INPUTS = {
+    "theta too short": (lambda t, x: (t[1:], x), ValueError, r"theta .*\(96,\), got \(95,\)"),
+    "theta as a matrix": (lambda t, x: (t[None], x), ValueError, r"theta .* got \(1, 96\)"),
+    "theta with gaps": (lambda t, x: (np.repeat(t, 2)[::2], x), ValueError, "contiguous"),
+    "integer theta": (lambda t, x: (t.astype(int), x), TypeError, "theta .* got int64"),
+    "half theta": (lambda t, x: (t.astype(np.float16), x), TypeError, "theta .* got float16"),
+    "x of another size": (lambda t, x: (t, x[:, 1:]), ValueError, r"x .* got \(3, 3, 5, 2\)"),
+    "x without batch": (lambda t, x: (t, x[0]), ValueError, r"x .*4, 5, 2\), got \(4, 5, 2\)"),
+    "empty batch": (lambda t, x: (t, x[:0]), ValueError, r"N ≥ 1.*got \(0, 4, 5, 2\)"),
+    "x in float32": (lambda t, x: (t, x.astype(np.float32)), TypeError, "x .* got float32"),
+    "integer x": (lambda t, x: (t, x.astype(int)), TypeError, "x .* got int64"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_inputs_are_refused(case, rng):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng)
+    spoil, error, message = BAD_INPUTS[case]
+    theta, x = spoil(theta, x)
+    for use in (net.forward, net.predict, lambda t, x: net.loss_and_grad(t, x, y[: len(x)])):
+        with pytest.raises(error, match=message):
+            use(theta, x)
+    with pytest.raises(error, match=message):
+        BatchLoss(net, x, y[: len(x)] if len(x) != 4 else np.zeros(4, int))(theta)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["theta", "x"])
+def test_what_is_not_finite_is_named(name, value, rng):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng)
+    {"theta": theta, "x": x}[name].flat[7] = value
+    for use in (net.predict, lambda t, x: net.loss_and_grad(t, x, y)):
+        with pytest.raises(ValueError, match=f"^{name} must be finite"):
+            use(theta, x)
+
+
+@pytest.mark.parametrize("y", [np.array([0, 1]), np.array([0, 1, 3]), np.array([0.0, 1.0, 2.0])])
+def test_labels_that_do_not_fit_are_refused(y, rng):
+    net = small_cnn()
+    theta, x, _ = drawn(net, rng)
+    with pytest.raises((ValueError, TypeError), match="labels y"):
+        net.loss_and_grad(theta, x, y)
+    with pytest.raises((ValueError, TypeError), match="labels y"):
+        BatchLoss(net, x, y)
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match="'resnet', expected one of mlp, cnn"):
+        build("resnet", (32, 32, 3), 10)
+
+
+# Objectives.
+
+
+def batch_loss(rng, n=7, dtype=np.float64, **options):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng, n, dtype)
+    return BatchLoss(net, x, y, **options), theta
+
+
+def same(a, b):
+    """Two evaluations, to the last bit."""
+    return a.loss == b.loss and a.accuracy == b.accuracy and np.array_equal(a.grad, b.grad)
+
+
+def test_a_batch_loss_is_the_loss_and_grad_of_its_network(rng):
+    batch, theta = batch_loss(rng)
+    loss, grad, accuracy = batch(theta)
+    expected = batch.net.loss_and_grad(theta, batch.x, batch.y)
+    assert loss == expected[0]
+    np.testing.assert_array_equal(grad, expected[1])
+    assert accuracy == np.mean(batch.net.predict(theta, batch.x) == batch.y)
+
+
+def test_regression_has_no_accuracy(rng):
+    net = small_cnn()
+    theta, x, _ = drawn(net, rng)
+    assert math.isnan(BatchLoss(net, x, np.zeros((3, 3)), MeanSquaredError())(theta).accuracy)
+
+
+def test_the_same_theta_gives_the_same_bits_whatever_came_between(rng):
+    batch, theta = batch_loss(rng, dtype=np.float32)
+    first, other = batch(theta), batch(-theta)
+    assert same(batch(theta), first)
+    assert same(batch(-theta), other)
+    assert same(batch(theta.copy()), first)
+    assert not same(first, other)
+
+
+def test_theta_is_only_read(rng):
+    batch, theta = batch_loss(rng)
+    before = theta.copy()
+    batch(theta)
+    np.testing.assert_array_equal(theta, before)
+
+
+def test_a_gradient_outlives_the_next_evaluation_in_the_same_arena(rng):
+    arena = Arena()
+    (batch, theta), (larger, _) = batch_loss(rng, arena=arena), batch_loss(rng, 20, arena=arena)
+    grad = batch(theta).grad
+    before = grad.copy()
+    larger(-theta)
+    batch(-theta)
+    np.testing.assert_array_equal(grad, before)
+
+
+@given(n=st.integers(1, 9), m=st.integers(1, 10), seed=seeds)
+def test_the_mean_of_the_parts_is_the_whole(n, m, seed):
+    batch, theta = batch_loss(np.random.default_rng(seed), n)
+    parts = batch.split(m)
+    assert [part.n for part in parts] == [m] * (n // m) + [n % m] * (n % m > 0)
+    mean, whole = Mean(parts)(theta), batch(theta)
+    assert Mean(parts).n == n
+    assert mean.loss == pytest.approx(whole.loss, rel=1e-12)
+    assert mean.accuracy == pytest.approx(whole.accuracy)
+    np.testing.assert_allclose(mean.grad, whole.grad, rtol=0, atol=1e-13)
+
+
+def test_a_mean_can_be_split_again(rng):
+    batch, theta = batch_loss(rng)
+    again = Mean(batch.split(4)).split(3)
+    assert [part.n for part in again] == [3, 1, 3]
+    assert Mean(again)(theta).loss == pytest.approx(batch(theta).loss, rel=1e-12)
+
+
+def test_a_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        Mean([])
+
+
+@pytest.mark.parametrize("m", [0, -1])
+def test_micro_batches_have_at_least_one_example(m, rng):
+    with pytest.raises(ValueError, match=f"m must be at least 1, got {m}"):
+        batch_loss(rng)[0].split(m)
+
+
+@given(seed=seeds, l1=st.sampled_from([0.0, 0.3]), l2=st.sampled_from([0.0, 0.7]))
+def test_penalties_and_their_gradients_are_right(seed, l1, l2):
+    theta = spaced(np.random.default_rng(seed), (6,))
+    bowl = Bowl([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    penalised = Penalised(bowl, l1, l2)
+    loss, grad, _ = penalised(theta)
+    penalty = sum(l1 * abs(w) + l2 * w * w / 2 for w in theta.tolist())
+    assert loss == pytest.approx(bowl(theta).loss + penalty)
+    assert relative_error(grad, numerical_gradient(lambda t: penalised(t).loss, theta)) < 1e-8
+
+
+def test_l1_has_slope_0_at_0():
+    assert Penalised(Bowl([1.0]), l1=1.0)(np.zeros(1)).grad == 0
+
+
+def test_a_penalty_keeps_the_rest_of_the_evaluation(rng):
+    batch, theta = batch_loss(rng, dtype=np.float32)
+    penalised = Penalised(batch, l1=0.1, l2=0.1)
+    assert penalised.n == batch.n
+    assert penalised(theta).accuracy == batch(theta).accuracy
+    assert penalised(theta).grad.dtype == np.float32
+
+
+def test_a_penalty_counts_once_in_a_mean_of_parts(rng):
+    batch, theta = batch_loss(rng)
+    penalised = Penalised(batch, l1=0.1, l2=0.2)
+    mean, whole = Mean(penalised.split(3))(theta), penalised(theta)
+    assert mean.loss == pytest.approx(whole.loss, rel=1e-12)
+    np.testing.assert_allclose(mean.grad, whole.grad, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [{"l1": -1.0}, {"l2": -0.1}, {"l2": math.nan}])
+def test_negative_penalties_are_refused(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} must be ≥ 0"):
+        Penalised(Bowl([1.0]), **bad)
+
+
+def test_examples_are_counted_through_splits(rng):
+    batch, theta = batch_loss(rng, n=7)
+    counted = Counted(batch)
+    assert (counted.n, counted.examples) == (7, 0)
+    assert same(counted(theta), batch(theta))
+    assert counted.examples == 7
+    for part in counted.split(3)[1:]:
+        part(theta)
+    assert counted.examples == 7 + 3 + 1
+
+
+# The same bits on any number of threads.
+
+
+def mlp():
+    return Sequential([Linear(300, 400), ReLU(), Linear(400, 10)], input_shape=(300,))
+
+
+def cnn():
+    layers = [Conv2d(3, 8, 3), ReLU(), MaxPool2d(2), Conv2d(8, 8, 3), ReLU(), Flatten()]
+    return Sequential([*layers, Linear(8 * 12 * 11, 10)], input_shape=(24, 22, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("make", "n"), [(mlp, 150), (cnn, 21)])
+def test_the_bits_do_not_depend_on_the_threads(make, n, dtype, rng):
+    net = make()
+    theta, x, y = drawn(net, rng, n, dtype)
+    batch, results = BatchLoss(net, x, y), []
+    for n_threads in (1, 2, 5, 1):
+        kernels.set_threads(n_threads)
+        results.append(batch(theta))
+    assert all(same(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 20)])
+def test_these_networks_are_large_enough_to_be_shared_out(make, n, least, rng, monkeypatch):
+    counts = []
+
+    def counted(task, n_blocks):
+        counts.append(n_blocks)
+        threads.parallel_for(task, n_blocks)
+
+    for module in (conv, matmul, pool, vector):
+        monkeypatch.setattr(module, "parallel_for", counted)
+    net = make()
+    net.loss_and_grad(*drawn(net, rng, n, np.float32))
+    assert max(counts) >= least

@@ -1,0 +1,146 @@
+"""The thread pool runs every block once, passes on what fails, and survives a fork."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import minisam
+from minisam import kernels
+from minisam.kernels.threads import available_cores, get_threads, parallel_for, set_threads
+from minisam.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("n_blocks", [0, 1, 2, 3, 7, 100])
+def test_every_block_runs_once(n_threads, n_blocks):
+    set_threads(n_threads)
+    ran = []
+    parallel_for(ran.append, n_blocks)
+    assert sorted(ran) == list(range(n_blocks))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("bad", range(6))
+def test_what_a_block_raises_is_raised_to_the_caller(n_threads, bad):
+    def task(block):
+        if block == bad:
+            raise KeyError(f"block {bad}")
+
+    set_threads(n_threads)
+    with pytest.raises(KeyError, match=f"block {bad}"):
+        parallel_for(task, 6)
+    test_every_block_runs_once(n_threads, 7)
+
+
+def test_work_is_shared_between_threads():
+    """Each block waits for the other: one thread alone would wait for ever."""
+    set_threads(2)
+    both = threading.Barrier(2)
+    parallel_for(lambda _: both.wait(timeout=30), 2)
+
+
+def test_several_python_threads_may_compute_at_once():
+    set_threads(3)
+    x = np.arange(300_000.0)
+
+    def squares(scale):
+        return [kernels.norm(scale * x) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as callers:
+        results = list(callers.map(squares, [1.0, 2.0, 3.0, 4.0]))
+    assert results == [squares(scale) for scale in (1.0, 2.0, 3.0, 4.0)]
+
+
+def in_a_child():
+    x = np.ones(300_000)
+    ok = kernels.norm(x) == np.sqrt(300_000)
+    os._exit(0 if ok else 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes():
+    set_threads(2)
+    parallel_for(lambda _: None, 2)  # the parent's pool exists: its threads die in the child
+    child = multiprocessing.get_context("fork").Process(target=in_a_child)
+    child.start()
+    child.join(60)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
+
+
+@pytest.mark.skipif(not blas_threads(), reason="no BLAS whose threads can be counted")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_blas_has_one_thread_inside_and_its_own_number_afterwards(n_threads):
+    set_threads(n_threads)
+    inside = []
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        parallel_for(lambda _: inside.append(blas_threads()), 3)
+        assert blas_threads() == before
+    assert {n for counts in inside for n in counts} == {1}
+
+
+def test_blas_gets_its_threads_back_when_a_block_fails():
+    def fail(_):
+        raise KeyError
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with pytest.raises(KeyError):
+            parallel_for(fail, 4)
+        assert blas_threads() == before
+
+
+def test_threads_are_what_was_set():
+    set_threads(3)
+    assert get_threads() == kernels.get_threads() == 3
+
+
+@pytest.mark.parametrize("n", [0, -2])
+def test_fewer_than_one_thread_is_refused(n):
+    with pytest.raises(ValueError, match=f"at least 1, got {n}"):
+        set_threads(n)
+
+
+@pytest.mark.parametrize("limit", ["1", "3", "", "0", "many"])
+def test_omp_num_threads_is_the_default(limit, monkeypatch):
+    monkeypatch.setattr("minisam.kernels.threads._n_threads", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert get_threads() == (int(limit) if limit in ("1", "3") else available_cores())
+
+
+def loss_and_grad():
+    layers = [Conv2d(2, 3, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(12, 3)]
+    net, rng = Sequential(layers, input_shape=(4, 5, 2)), np.random.default_rng(0)
+    theta, x = net.init(rng, np.float64), rng.standard_normal((2, 4, 5, 2))
+    loss, grad = net.loss_and_grad(theta, x, np.array([0, 2]))
+    return [loss, *grad.tolist()]
+
+
+def test_without_the_compiler_the_same_code_runs_as_plain_python():
+    here = [str(Path(__file__).parent), str(Path(minisam.__file__).parents[1])]
+    result = subprocess.run(
+        [sys.executable, "-c", "import test_threads; print(test_threads.loss_and_grad())"],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(here)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    interpreted = [float(value) for value in result.stdout.strip("[]\n").split(",")]
+    assert interpreted == pytest.approx(loss_and_grad(), rel=1e-12)
