@@ -97,6 +97,12 @@ def test_the_loss_is_a_float_and_its_gradient_keeps_the_dtype(seed, dtype, alpha
         assert slope.dtype == dtype
 
 
+@pytest.mark.xfail(strict=True, reason="promoted to float64")
+def test_float64_targets_do_not_promote_a_float32_network():
+    _, slope = MeanSquaredError()(np.ones((2, 3), np.float32), np.zeros((2, 3)))
+    assert slope.dtype == np.float32
+
+
 @given(seed=seeds)
 def test_outputs_and_targets_are_only_read(seed):
     logits, y = logits_and_labels(seed, 3, 4)

@@ -1,17 +1,18 @@
 """Sequential over one flat theta, and the objectives that are made of it."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import networks, seeds, spaced
 
 from minisam import kernels
-from minisam.kernels import conv, matmul, pool, threads, vector
 from minisam.analysis.gradcheck import numerical_gradient, relative_error
 from minisam.analysis.toy import Bowl
+from minisam.kernels.threads import parallel_for
 from minisam.nn import (
     Arena,
     BatchLoss,
@@ -69,6 +70,7 @@ def kinks(net, theta, x):
 
 
 @given(net=networks(), seed=seeds, n=st.integers(1, 3), loss=st.sampled_from(LOSSES))
+@settings(max_examples=100)
 def test_the_gradient_of_a_network_is_right(net, seed, n, loss):
     theta, x, labels = drawn(net, np.random.default_rng(seed), n)
     y = targets_of(loss, net, labels)
@@ -171,7 +173,7 @@ def test_predict_is_the_argmax_in_batches_of_any_size(net, seed, n, batch_size):
 def test_the_summary_counts_parameters_and_multiply_adds():
     lines = small_cnn().summary().splitlines()
     assert [line.split()[-2:] for line in lines[1:]] == [
-        [str(3 * 3 * 2 * 3 + 3), str(4 * 5 * 3 * 3 * 3 * 2)],
+        [str(3 * 3 * 2 * 3 + 3), f"{4 * 5 * 3 * 3 * 3 * 2:,}"],
         ["0", "0"],
         ["0", "0"],
         ["0", "0"],
@@ -250,6 +252,16 @@ def test_labels_that_do_not_fit_are_refused(y, rng):
         net.loss_and_grad(theta, x, y)
     with pytest.raises((ValueError, TypeError), match="labels y"):
         BatchLoss(net, x, y)
+
+
+@pytest.mark.xfail(strict=True, reason="the squared error broadcasts, cross-entropy cannot unpack")
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), MeanSquaredError()])
+def test_outputs_that_are_no_vectors_have_no_loss(loss, rng):
+    net = Sequential([Conv2d(1, 2, 3, padding=0)], input_shape=(3, 3, 1))
+    theta, x, y = drawn(net, rng)
+    y = np.eye(2)[y] if isinstance(loss, MeanSquaredError) else y
+    with pytest.raises(ValueError, match=r"\(1, 1, 2\)"):
+        net.loss_and_grad(theta, x, y, loss)
 
 
 def test_an_unknown_model_is_named():
@@ -420,10 +432,10 @@ def test_these_networks_are_large_enough_to_be_shared_out(make, n, least, rng, m
 
     def counted(task, n_blocks):
         counts.append(n_blocks)
-        threads.parallel_for(task, n_blocks)
+        parallel_for(task, n_blocks)
 
-    for module in (conv, matmul, pool, vector):
-        monkeypatch.setattr(module, "parallel_for", counted)
+    for module in ("conv", "matmul", "pool", "vector"):
+        monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel_for", counted)
     net = make()
     net.loss_and_grad(*drawn(net, rng, n, np.float32))
     assert max(counts) >= least

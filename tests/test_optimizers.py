@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import seeds
 
 from minisam.analysis.toy import Bowl
 from minisam.kernels import reference
 from minisam.nn import BatchLoss, Linear, MeanSquaredError, Sequential, Tanh
 from minisam.objective import Counted, Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum, Optimizer
-from strategies import seeds
 
 DTYPES = [np.float32, np.float64]
 ROUNDING = {np.float32: 1e-5, np.float64: 1e-12}  # relative, after a few dozen steps
@@ -330,7 +330,9 @@ def test_weight_decay_must_not_be_negative(make, weight_decay):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, math.nan])
-@pytest.mark.parametrize(("kind", "name"), [(Momentum, "momentum"), (Adam, "beta1"), (Adam, "beta2")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Momentum, "momentum"), (Adam, "beta1"), (Adam, "beta2")]
+)
 def test_averages_need_a_factor_from_0_to_1(kind, name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be in \[0, 1\), got {value}$"):
         kind(lr=0.1, **{name: value})

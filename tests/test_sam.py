@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import seeds
 
 from minisam.analysis.toy import Bowl
 from minisam.nn import AvgPool2d, BatchLoss, Conv2d, Flatten, Linear, ReLU, Sequential, Tanh
 from minisam.objective import Counted, Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum
-from strategies import seeds
 
 BASES = {
     "GD": lambda: GD(lr=0.1, weight_decay=0.01),
@@ -30,9 +30,7 @@ rhos = st.floats(0.01, 2)
 
 NETS = {
     "mlp": Sequential([Linear(3, 8), Tanh(), Linear(8, 4), Tanh(), Linear(4, 3)], (3,)),
-    "cnn": Sequential(
-        [Conv2d(2, 4, 3), ReLU(), AvgPool2d(2), Flatten(), Linear(16, 3)], (4, 4, 2)
-    ),
+    "cnn": Sequential([Conv2d(2, 4, 3), ReLU(), AvgPool2d(2), Flatten(), Linear(16, 3)], (4, 4, 2)),
 }
 
 
@@ -114,7 +112,9 @@ def test_a_norm_for_each_tensor_would_have_been_noticed():
     epsilon, g = perturbation(batch, theta, rho=0.5)
     tensors = [tensor for params in batch.net.params(g) for tensor in params]
     each_by_itself = [0.5 * tensor.ravel() / np.linalg.norm(tensor) for tensor in tensors]
-    assert np.linalg.norm(np.concatenate(each_by_itself)) == pytest.approx(0.5 * len(tensors) ** 0.5)
+    assert np.linalg.norm(np.concatenate(each_by_itself)) == pytest.approx(
+        0.5 * len(tensors) ** 0.5
+    )
     assert np.abs(np.concatenate(each_by_itself) - epsilon).max() > 0.05
 
 

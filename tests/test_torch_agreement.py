@@ -38,34 +38,24 @@ NETS = {
     "cnn": Sequential(
         [
             *(Conv2d(3, 6, 3), ReLU(), MaxPool2d(2)),
-            *(Conv2d(6, 8, 3, stride=2, padding=1), ReLU(), AvgPool2d(2)),
+            *(Conv2d(6, 8, 3, stride=2, padding=1), ReLU(), AvgPool2d(2, stride=1)),
             *(Flatten(), Linear(32, 5)),
         ],
-        (16, 16, 3),
+        (12, 12, 3),
     ),
 }
 
-# (minisam's, the torch class, its arguments, the radius of SAM)
+DECAY, DECOUPLED = {"weight_decay": 1e-3}, {"weight_decay": 0.1}
+HEAVY_BALL = {"momentum": 0.9, **DECAY}
+# (minisam's class, torch's, the arguments of both, the radius of SAM)
 OPTIMIZERS = {
-    "GD": (lambda: GD(LR, 1e-3), "SGD", {"weight_decay": 1e-3}, 0),
-    "Momentum": (
-        lambda: Momentum(LR, 1e-3, momentum=0.9),
-        *("SGD", {"weight_decay": 1e-3, "momentum": 0.9}, 0),
-    ),
-    "Nesterov": (
-        lambda: Momentum(LR, 1e-3, momentum=0.9, nesterov=True),
-        *("SGD", {"weight_decay": 1e-3, "momentum": 0.9, "nesterov": True}, 0),
-    ),
-    "Adam": (lambda: Adam(LR), "Adam", {}, 0),
-    "AdamW": (lambda: Adam(LR, weight_decay=0.1), "AdamW", {"weight_decay": 0.1}, 0),
-    "SAM(Momentum)": (
-        lambda: SAM(Momentum(LR, 1e-3, momentum=0.9), RHO),
-        *("SGD", {"weight_decay": 1e-3, "momentum": 0.9}, RHO),
-    ),
-    "SAM(AdamW)": (
-        lambda: SAM(Adam(LR, weight_decay=0.1), RHO),
-        *("AdamW", {"weight_decay": 0.1}, RHO),
-    ),
+    "GD": (GD, "SGD", DECAY, 0),
+    "Momentum": (Momentum, "SGD", HEAVY_BALL, 0),
+    "Nesterov": (Momentum, "SGD", {"nesterov": True, **HEAVY_BALL}, 0),
+    "Adam": (Adam, "Adam", {}, 0),
+    "AdamW": (Adam, "AdamW", DECOUPLED, 0),
+    "SAM(Momentum)": (Momentum, "SGD", HEAVY_BALL, RHO),
+    "SAM(AdamW)": (Adam, "AdamW", DECOUPLED, RHO),
 }
 
 
@@ -83,14 +73,11 @@ def one_torch_thread():
 def torch_network(net):
     """The torch module, and for each of its parameters the places in theta of its entries."""
     modules, places = [], []
-    arrays = net.params(np.arange(net.n_params))
-    for layer, shape, before, params in zip(
-        net.layers, net.shapes, [None, *net.layers], arrays, strict=False
-    ):
-        match layer:
+    for i, params in enumerate(net.params(np.arange(net.n_params))):
+        match layer := net.layers[i]:
             case Conv2d():
-                padding = 1 if layer.padding == "same" else layer.padding
                 assert layer.size == 3
+                padding = 1 if layer.padding == "same" else layer.padding
                 modules.append(
                     torch.nn.Conv2d(layer.c_in, layer.c_out, 3, layer.stride, padding=padding)
                 )
@@ -98,23 +85,23 @@ def torch_network(net):
             case Linear():
                 modules.append(torch.nn.Linear(layer.n_in, layer.n_out))
                 W = params[0]
-                if isinstance(before, Flatten):  # rows pixel by pixel → channel by channel
-                    W = W.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(W.shape)
+                if isinstance(net.layers[i - 1], Flatten):  # rows: H, W, C in order → C, H, W
+                    H, width, C = net.shapes[i - 1]
+                    W = W.reshape(H, width, C, -1).transpose(2, 0, 1, 3).reshape(W.shape)
                 places += [W.T, params[1]]
             case Flatten():
                 modules.append(torch.nn.Flatten())
-                image = shape
             case ReLU():
                 modules.append(torch.nn.ReLU())
             case MaxPool2d():
-                modules.append(torch.nn.MaxPool2d(layer.size))
+                modules.append(torch.nn.MaxPool2d(layer.size, layer.stride))
             case AvgPool2d():
-                modules.append(torch.nn.AvgPool2d(layer.size))
+                modules.append(torch.nn.AvgPool2d(layer.size, layer.stride))
     return torch.nn.Sequential(*modules), places
 
 
 def sam_step(optimizer, parameters, loss, rho):
-    """Algorithm 1 of arXiv 2010.01412, with torch's own optimizer for line 8."""
+    """Algorithm 1 of arXiv 2010.01412, with torch's own optimizer for its update."""
     w = [p.detach().clone() for p in parameters]
     g = torch.autograd.grad(loss(), parameters)
     norm = math.sqrt(sum(float((one.double() ** 2).sum()) for one in g))
@@ -129,7 +116,9 @@ def sam_step(optimizer, parameters, loss, rho):
     optimizer.step()
 
 
-def train_torch(net, theta, batches, kind, arguments, rho):
+def train_torch(name, net, theta, batches):
+    """theta after one step on each of the batches."""
+    _, kind, arguments, rho = OPTIMIZERS[name]
     module, places = torch_network(net)
     module.to(torch.from_numpy(theta).dtype)
     parameters = list(module.parameters())
@@ -163,7 +152,7 @@ def train_torch(net, theta, batches, kind, arguments, rho):
 @cache
 def problem(name, dtype):
     """Batches of 100 steps and a theta to start from."""
-    net, rng = NETS[name], np.random.default_rng(11)
+    net, rng = NETS[name], np.random.default_rng(22)
     x, y = rng.standard_normal((70, *net.input_shape)).astype(dtype), rng.integers(5, size=70)
     x[:, :2] += y[:, None, None, None] / 2  # something to learn
     batches = Batches(x, y, batch_size=16, seed=1)
@@ -172,8 +161,11 @@ def problem(name, dtype):
     return net, net.init(rng, dtype), steps
 
 
-def train(net, theta, batches, optimizer):
-    theta = theta.copy()
+def train(name, net, theta, batches):
+    """theta after one step on each of the batches, and the losses on the way."""
+    kind, _, arguments, rho = OPTIMIZERS[name]
+    base, theta = kind(LR, **arguments), theta.copy()
+    optimizer = SAM(base, rho) if rho else base
     losses = [optimizer.step(theta, BatchLoss(net, x, y)).loss for x, y in batches]
     return theta, losses
 
@@ -183,9 +175,8 @@ def train(net, theta, batches, optimizer):
 @pytest.mark.parametrize("name", NETS)
 def test_100_steps_agree_with_torch(name, optimizer, dtype, tolerance):
     net, start, batches = problem(name, dtype)
-    ours, *theirs = OPTIMIZERS[optimizer]
-    theta, losses = train(net, start, batches, ours())
-    expected = train_torch(net, start, batches, *theirs)
+    theta, losses = train(optimizer, net, start, batches)
+    expected = train_torch(optimizer, net, start, batches)
     travelled = float(np.linalg.norm(expected - start))
     difference = float(np.abs(theta - expected).max())
     print(
@@ -193,13 +184,14 @@ def test_100_steps_agree_with_torch(name, optimizer, dtype, tolerance):
         f"distance travelled {travelled:.2f}, loss {losses[0]:.2f} → {np.mean(losses[-5:]):.2f}"
     )
     assert travelled > 0.3  # far enough for a mistake to show
+    # Float32 usually agrees to 1e-6. But an input of ReLU that is 0 up to rounding may count as
+    # positive here and as negative there: then one unit goes its own way, by up to 5e-4.
     assert difference < tolerance * travelled
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_the_optimizers_differ_from_each_other_by_far_more_than_that(name):
-    net, start, batches = problem(name, np.float64)
-    ends = [train(net, start, batches, ours())[0] for ours, *_ in OPTIMIZERS.values()]
+def test_the_optimizers_differ_from_each_other_by_far_more_than_that():
+    net, start, batches = problem("mlp", np.float64)
+    ends = [train(optimizer, net, start, batches)[0] for optimizer in OPTIMIZERS]
     for i, one in enumerate(ends):
         for other in ends[:i]:
             assert np.abs(one - other).max() > 0.01

@@ -77,7 +77,7 @@ def load_model(path: str | Path) -> Model:
     """
     foreign = ValueError(f"{path} is not a minisam model, or it is damaged")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             theta, about = arrays["theta"], json.loads(str(arrays["about"]))
         if about["format"] > FORMAT:
             raise ValueError(f"{path} has format {about['format']}, this minisam reads {FORMAT}")

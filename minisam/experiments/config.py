@@ -66,6 +66,11 @@ class Config:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
         if not 0 <= self.noise <= 1:
             raise ValueError(f"noise must be in [0, 1], got {self.noise}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        for name, value in (("l1", self.l1), ("l2", self.l2)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number ≥ 0, got {value}")
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
         make_optimizer(self, steps_per_epoch=1)  # which checks its own numbers

@@ -7,7 +7,9 @@ paired by seed and by test image.
 
 import multiprocessing
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -30,9 +32,8 @@ _data: Prepared  # of a worker process
 
 
 def _start_worker(dataset: Dataset, threads: int) -> None:
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    tqdm.set_lock(threading.RLock())  # tqdm's own, for several processes, outlives a terminated one
     set_threads(threads)
     global _data
     _data = Prepared.of(dataset)
@@ -94,12 +95,13 @@ def _finished(
         futures = {pool.submit(_work, todo[i], evaluate_every): i for i in range(len(todo))}
         for future in as_completed(futures):
             yield futures[future], future.result()
-        pool.shutdown()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
+    finally:
+        pool.shutdown()  # and wait, so that its semaphores are returned
 
 
 def reproduce(

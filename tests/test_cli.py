@@ -1,0 +1,162 @@
+"""The command line as its user meets it: output, files, exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minisam.cli import main
+from minisam.data import cifar, synthetic
+
+COMMAND = [sys.executable, "-m", "minisam.cli"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder to work in, and no CIFAR to be found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINISAM_DATA", raising=False)
+    monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for child processes
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A folder with a small CIFAR-10 in the official binary layout (its images are drawn)."""
+    data = synthetic(1200, 300)
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    parts = {"data_batch_1.bin": (data.x_train, data.y_train)}
+    parts["test_batch.bin"] = (data.x_test, data.y_test)
+    for name, (x, y) in parts.items():
+        planes = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        records = np.concatenate([y[:, None].astype(np.uint8), planes], axis=1)
+        (folder / name).write_bytes(records.tobytes())
+    (folder / "batches.meta.txt").write_text("\n".join("abcdefghij"))
+    return folder.parent
+
+
+def test_help_names_every_command_and_option(capsys):
+    for words in (["--help"], ["reproduce", "--help"], ["train", "--help"], ["data", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("reproduce", "train", "evaluate", "--preset", "--rho", "--fetch", "--threads"):
+        assert word in text
+
+
+def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
+    for words in ([], ["fly"], ["train", "--model", "vgg"], ["train", "--epochs", "many"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert "usage: minisam" in capsys.readouterr().err
+
+
+def test_train_save_evaluate(tmp_path, archive, capsys):
+    common = ["--dataset", "cifar10", "--data-dir", str(archive)]
+    options = ["--epochs", "2", "--n-train", "200", "--optimizer", "sam", "--save", "m/net.npz"]
+    assert main(["train", *common, *options]) == 0
+    out = capsys.readouterr().out
+    error = re.search(r"SAM\(Momentum\) on cifar10: test error (\d+\.\d+%)", out).group(1)
+    assert "820,874" in out  # the summary's total
+    assert main(["evaluate", "m/net.npz", *common]) == 0
+    assert capsys.readouterr().out.strip() == f"test error on cifar10: {error}"
+
+
+def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
+    monkeypatch.setenv("MINISAM_DATA", str(archive))
+    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny()})
+    assert main(["reproduce", "--preset", "smoke", "--out", "out", "--seeds", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "SYNTHETIC" not in captured.out + captured.err
+    assert "Report with pictures: " in captured.out
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["dataset"]["name"] == "cifar10"
+    assert results["config"]["seeds"] == 2
+
+
+def tiny():
+    from minisam.experiments.recipes import Preset
+
+    return Preset(("mlp",), n_train=64, epochs=1, seeds=1, batch_size=32, n_test=40)
+
+
+def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("minisam.cli.PRESETS", {"quick": tiny()})
+    assert main(["reproduce"]) == 0
+    captured = capsys.readouterr()
+    folder = tmp_path / "minisam-results" / "synthetic-quick"
+    for text in (captured.err, captured.out, (folder / "report.html").read_text(encoding="utf-8")):
+        assert "SYNTHETIC images, not CIFAR" in text
+        assert "minisam data --fetch cifar10" in text
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (results["dataset"]["name"], results["dataset"]["synthetic"]) == ("synthetic", True)
+
+
+def test_data_lists_what_is_there(archive, capsys):
+    assert main(["data", "--data-dir", str(archive)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"cifar10 +1,200 training +300 test +.*cifar-10-batches-bin", out)
+    assert "synthetic" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --lr 0", "lr must be a finite number above 0, got 0.0"),
+        ("train --optimizer sam --rho -1", "rho must be a finite number ≥ 0, got -1.0"),
+        ("train --noise 2", r"noise must be in \[0, 1\], got 2.0"),
+        ("train --dataset synthetic --batch-size 5000", "batch_size must be 1 to 4000, got 5000"),
+        ("train --dataset synthetic --n-train 5000", "n_train between 1 and 4000"),
+        ("train --dataset cifar100", "cifar100 not found in .* --fetch cifar100"),
+        ("train --data-dir nowhere", "cifar10 not found in nowhere"),
+        ("train --threads 0", "threads must be at least 1, got 0"),
+        ("train --dataset synthetic --lr 1e9 --optimizer gd", "the loss became .* lower --lr"),
+        ("reproduce --seeds 0", "--seeds must be at least 1, got 0"),
+        ("reproduce --jobs 0", "jobs must be at least 1, got 0"),
+        ("reproduce --out file/sub", "file/sub"),
+        ("evaluate missing.npz", "missing.npz"),
+        ("evaluate file", "file is not a minisam model"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, where the loss diverges
+def test_bad_input_is_one_line_and_exit_code_1(tmp_path, words, message, capsys):
+    (tmp_path / "file").write_text("")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(words.split()) == 1
+    err = capsys.readouterr().err.strip().splitlines()[-1].split("\r")[-1]
+    assert re.search(f"minisam: error: .*{message}", err)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_truncated_file_is_named(archive, capsys):
+    path = archive / "cifar-10-batches-bin" / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["train", "--data-dir", str(archive)]) == 1
+    assert "test_batch.bin: expected a multiple of 3073 bytes" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_quietly_and_writes_nothing(tmp_path, jobs):
+    command = [*COMMAND, "reproduce", "--dataset", "synthetic", "--jobs", jobs, "--out", "out"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    seen = ""
+    while "/36 runs" not in seen:  # until the first run is finished
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.strip().splitlines()[-1].split("\r")[-1].endswith("minisam: interrupted")
+    assert "Traceback" not in err
+    assert not any((tmp_path / "out").iterdir())
+    assert time.monotonic() - started < 30  # it did not finish the sweep first

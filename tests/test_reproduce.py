@@ -1,0 +1,192 @@
+"""The comparison: the same runs whoever computes them, honest pairing, a whole report."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisam.data import synthetic
+from minisam.experiments.recipes import NOISY, PRESETS, RECIPES, Preset, configs
+from minisam.experiments.report import WARNING, html_report, text_table, write_report
+from minisam.experiments.reproduce import compare, reproduce, run_all, summarise
+from minisam.experiments.train import Diverged
+from minisam.kernels import get_threads, set_threads
+
+TINY = Preset(("mlp",), n_train=64, epochs=2, seeds=2, batch_size=32, n_test=40)
+OPTIMIZERS = {"GD", "Momentum", "Momentum, 2× epochs", "Adam", "SAM(Momentum)", "SAM(Adam)"}
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    return reproduce(TINY, synthetic(100, 50), name="tiny")
+
+
+def test_results_hold_what_their_readers_need(outcome):
+    results, predictions = outcome
+    assert results["dataset"] == {
+        "name": "synthetic",
+        "source": "embedded",
+        "synthetic": True,
+        "n_train": 64,
+        "n_test": 40,
+        "checksum": synthetic(64, 40).checksum,
+    }
+    assert {"dataset", "environment", "config", "runs", "comparisons"} <= set(results)
+    assert len(results["runs"]) == 6 * 2 * 2
+    for run, row in zip(results["runs"], predictions, strict=True):
+        assert {"model", "optimizer", "noise", "seed", "test_error", "train_error"} <= set(run)
+        assert {"gradient_evaluations", "seconds"} <= set(run)
+        wrong = row != synthetic(64, 40).y_test
+        assert run["test_error"] == pytest.approx(wrong.mean())
+    assert {run["optimizer"] for run in results["runs"]} == OPTIMIZERS
+    json.dumps(results)
+
+
+def test_comparisons_say_what_was_matched(outcome):
+    results, _ = outcome
+    rows = results["comparisons"]
+    assert len(rows) == 2 * 4 * 2  # candidates, baselines, noise levels
+    for row in rows:
+        assert set(row) == {
+            "model", "noise", "baseline", "candidate", "matched",
+            "error_reduction", "ci_low", "ci_high",
+        }  # fmt: skip
+        assert row["matched"] == ("gradients" if "2×" in row["baseline"] else "epochs")
+        errors = {
+            name: np.mean(
+                [
+                    run["test_error"]
+                    for run in results["runs"]
+                    if (run["optimizer"], run["noise"]) == (name, row["noise"])
+                ]
+            )
+            for name in (row["baseline"], row["candidate"])
+        }
+        ratio = errors[row["candidate"]] / errors[row["baseline"]]
+        assert row["error_reduction"] == pytest.approx(1 - ratio)
+
+
+def test_runs_of_one_seed_begin_alike():
+    """Initial weights, batches and redrawn labels follow from seed and noise."""
+    for noise in (0.0, NOISY):
+        by_optimizer = {}
+        for label, config in configs(TINY):
+            if config.noise == noise:
+                key = (config.seed, config.batch_size, config.model)
+                by_optimizer.setdefault(label, []).append(key)
+        assert set(by_optimizer) == OPTIMIZERS
+        assert len({tuple(keys) for keys in by_optimizer.values()}) == 1
+
+
+def test_jobs_and_threads_do_not_change_a_bit(outcome):
+    _, todo = zip(*configs(replace(TINY, seeds=1, noise=(NOISY,))), strict=True)
+    dataset = synthetic(100, 50).first(64, 40)
+    before = get_threads()
+    try:
+        set_threads(1)
+        alone = run_all(list(todo), dataset, 0, jobs=1)
+        set_threads(2)
+        together = run_all(list(todo), dataset, 0, jobs=2)
+    finally:
+        set_threads(before)
+    for one, two in zip(alone, together, strict=True):
+        assert one.config == two.config
+        assert np.array_equal(one.theta, two.theta)
+
+
+def test_a_run_that_diverges_is_reported_in_its_place():
+    _, todo = zip(*configs(replace(TINY, seeds=1, noise=(0.0,))), strict=True)
+    bad = [replace(todo[0], lr=1e6, epochs=5), todo[1]]
+    with pytest.warns(RuntimeWarning):
+        outcomes = run_all(bad, synthetic(100, 50).first(64, 40), 0, jobs=1)
+    assert isinstance(outcomes[0], Diverged)
+    assert outcomes[1].config == todo[1]
+
+
+def test_summary_and_comparisons_pair_by_seed():
+    """Three seeds with very different errors, and a candidate that is always a tenth better."""
+    rng = np.random.default_rng(0)
+    records, wrong = [], []
+    for optimizer in ("Momentum", "SAM(Momentum)"):
+        for seed, rate in enumerate((0.3, 0.5, 0.7)):
+            record = {"model": "mlp", "noise": 0.0, "optimizer": optimizer, "seed": seed}
+            record |= {"train_error": 0.0, "gradient_evaluations": 1, "seconds": 1.0}
+            records.append(record)
+            if optimizer == "Momentum":
+                wrong.append(rng.random(4000) < rate)
+            else:
+                wrong.append(wrong[seed] & (rng.random(4000) < 0.9))
+    table = np.array(wrong)
+    (row,) = compare(records, table)
+    assert row["error_reduction"] == pytest.approx(0.1, abs=0.02)
+    assert 0.05 < row["ci_low"] < row["ci_high"] < 0.15
+    momentum, _ = summarise(records, table)
+    assert momentum["ci_high"] - momentum["ci_low"] > 0.3  # which unpaired seeds could not tell
+
+
+def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome):
+    table = text_table(outcome[0])
+    for name in OPTIMIZERS:
+        assert len(re.findall(rf"^  {re.escape(name)} ", table, re.MULTILINE)) == 2
+    assert table.count(WARNING) == 2
+    real = json.loads(json.dumps(outcome[0]))
+    real["dataset"]["synthetic"] = False
+    assert "SYNTHETIC" not in text_table(real)
+
+
+def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
+    report = write_report(tmp_path / "new" / "folder", *outcome)
+    names = {file.name for file in report.parent.iterdir()}
+    assert names == {
+        "results.json", "predictions.npz", "report.html",
+        "errors.png", "reductions.png", "curves.png",
+    }  # fmt: skip
+    page = report.read_text(encoding="utf-8")
+    assert page.startswith(html_report(outcome[0], {}).split("\n<h2>Hyper")[0])
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "SYNTHETIC" in page
+    for text in (outcome[0]["dataset"]["checksum"], outcome[0]["environment"]["numpy"], "mlp"):
+        assert text.lower() in page.lower()
+    stored = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(outcome[0]))
+    with np.load(report.parent / "predictions.npz") as arrays:
+        assert np.array_equal(arrays["predictions"], outcome[1])
+
+
+def test_one_seed_is_shown_without_an_interval(tmp_path):
+    results, predictions = reproduce(replace(TINY, seeds=1, noise=(0.0,)), synthetic(100, 50))
+    assert all(row["ci_low"] is None for row in results["comparisons"] + results["summary"])
+    assert "±" not in text_table(results).split("Errors in per cent")[0]
+    write_report(tmp_path, results, predictions)
+
+
+def test_presets_are_what_they_promise():
+    assert PRESETS["quick"].seeds >= 3
+    assert PRESETS["quick"].n_test is None  # all test images
+    for preset in PRESETS.values():
+        for model in preset.models:
+            assert {recipe.label for recipe in RECIPES[model]} == OPTIMIZERS
+            twice = {r.passes for r in RECIPES[model] if "2×" in r.label}
+            assert twice == {2}
+
+
+@pytest.mark.parametrize("model", sorted(RECIPES))
+def test_the_recipes_are_those_that_tuning_chose(model):
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / f"tuning-{model}.json"
+    winners = json.loads(path.read_text(encoding="utf-8"))["winners"]
+    chosen = {
+        (row["optimizer"], row["noise"]): (row["lr"], row["weight_decay"], row["rho"])
+        for row in winners
+    }
+    for recipe in RECIPES[model]:
+        assert recipe.clean == chosen[recipe.label, 0.0]
+        assert recipe.noisy == chosen[recipe.label, NOISY]
+
+
+def test_jobs_below_one_are_refused():
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        run_all([], synthetic(1, 1), 0, jobs=0)

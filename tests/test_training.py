@@ -1,0 +1,274 @@
+"""The training loop, its records, and models on disk."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
+from minisam.experiments import (
+    Config,
+    Diverged,
+    Model,
+    Prepared,
+    load_model,
+    save_model,
+    train,
+)
+from minisam.experiments.train import error_rate, network
+from minisam.kernels import get_threads, set_threads
+from minisam.nn import BatchLoss, build
+from minisam.optim import SAM, Cosine, Momentum
+from minisam.rng import Stream, keyed_rng
+
+TINY = Config(epochs=2, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Prepared.of(synthetic(n_train=100, n_test=50))
+
+
+def test_the_loop_is_what_its_parts_say(data):
+    """The same run, written out by hand."""
+    config = Config(optimizer="sam", rho=0.1, lr=0.02, epochs=2, batch_size=32, noise=0.4, seed=3)
+    run = train(config, data)
+    net = build("mlp", (32, 32, 3), 10)
+    theta = net.init(keyed_rng(3, Stream.INIT))
+    y = redraw_labels(data.y_train, 0.4, 10, seed=3)
+    sam = SAM(Momentum(Cosine(0.02, steps=8), weight_decay=5e-4), rho=0.1)
+    losses = []
+    for epoch in range(2):
+        order = keyed_rng(3, Stream.SHUFFLE, epoch).permutation(100)
+        for i in range(0, 100, 32):
+            chosen = order[i : i + 32]
+            batch = BatchLoss(net, data.x_train[chosen], y[chosen])
+            losses.append((sam.step(theta, batch).loss, len(chosen)))
+    assert np.array_equal(run.theta, theta)
+    for epoch in range(2):
+        expected = sum(loss * n for loss, n in losses[4 * epoch : 4 * epoch + 4]) / 100
+        assert run.history[epoch]["loss"] == pytest.approx(expected)
+    assert run.test_error == error_rate(net, theta, data.x_test, data.y_test)
+    assert run.train_error == error_rate(net, theta, data.x_train, y)
+    assert np.array_equal(run.test_predictions, net.predict(theta, data.x_test))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(epochs=1, batch_size=32, optimizer="sam", augment=True, noise=0.4),
+        Config(epochs=1, batch_size=32, optimizer="adam", model="cnn", l1=1e-5, l2=1e-4),
+        Config(epochs=1, batch_size=32, optimizer="momentum", nesterov=True, micro_batch=8),
+    ],
+)
+def test_same_seed_same_bits_at_any_thread_count(data, config):
+    before = get_threads()
+    try:
+        thetas = []
+        for threads in (1, 2, 3):
+            set_threads(threads)
+            thetas.append(train(config, data).theta)
+    finally:
+        set_threads(before)
+    assert np.array_equal(thetas[0], thetas[1])
+    assert np.array_equal(thetas[0], thetas[2])
+    assert not np.array_equal(thetas[0], train(replace(config, seed=1), data).theta)
+
+
+def test_sam_spends_two_gradients_a_step_and_counts_them(data):
+    assert train(TINY, data).gradient_evaluations == 2 * 4
+    assert train(replace(TINY, optimizer="sam"), data).gradient_evaluations == 2 * 8
+    assert train(replace(TINY, optimizer="sam", rho=0.0), data).gradient_evaluations == 2 * 4
+    assert train(replace(TINY, micro_batch=5), data).gradient_evaluations == 2 * 4
+
+
+def test_sam_at_rho_zero_is_its_base(data):
+    sam = train(replace(TINY, optimizer="sam", rho=0.0), data)
+    assert np.array_equal(sam.theta, train(TINY, data).theta)
+
+
+def test_accumulation_changes_only_the_rounding(data):
+    whole, parts = train(TINY, data), train(replace(TINY, micro_batch=7), data)
+    assert not np.array_equal(whole.theta, parts.theta)
+    np.testing.assert_allclose(whole.theta, parts.theta, atol=1e-5)
+
+
+def test_every_option_that_changes_training_changes_the_weights(data):
+    changes = {
+        "optimizer": "gd", "lr": 0.02, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1,
+        "epochs": 3, "batch_size": 16, "schedule": "constant", "warmup": 1,
+        "label_smoothing": 0.1, "l1": 1e-3, "l2": 0.1, "noise": 0.4, "augment": True, "seed": 1,
+    }  # fmt: skip
+    plain = train(TINY, data).theta
+    for name, value in changes.items():
+        changed = train(replace(TINY, **{name: value}), data).theta
+        assert not np.array_equal(plain, changed), name
+    sam = train(replace(TINY, optimizer="sam"), data).theta
+    for name, value in {"rho": 0.1, "base": "gd"}.items():
+        changed = train(replace(TINY, optimizer="sam", **{name: value}), data).theta
+        assert not np.array_equal(sam, changed), name
+
+
+def test_learning_rate_follows_the_schedule(data):
+    rates = [record["lr"] for record in train(replace(TINY, epochs=4, warmup=1), data).history]
+    assert rates == pytest.approx([0.01 / 4, 0.01, 0.0075, 0.0025])
+    steps = train(replace(TINY, epochs=4, schedule="step"), data).history
+    assert [record["lr"] for record in steps] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
+
+
+def test_evaluation_on_the_way_changes_nothing(data):
+    seen = train(replace(TINY, epochs=4), data, evaluate_every=2)
+    assert [record["epoch"] for record in seen.history if "test_error" in record] == [2, 4]
+    assert np.array_equal(seen.theta, train(replace(TINY, epochs=4), data).theta)
+
+
+def test_training_learns_and_overfits_noise():
+    data = Prepared.of(synthetic(n_train=200, n_test=100))
+    run = train(Config(epochs=30, batch_size=16, noise=0.4, weight_decay=0.0), data)
+    assert run.train_error < 0.05 < run.test_error
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "sam"])
+def test_a_diverging_run_stops_and_says_where_and_what_to_try(data, optimizer):
+    config = replace(TINY, optimizer=optimizer, base="gd", lr=1e6, epochs=5)
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(Diverged, match=r"epoch \d, step \d+; lower --lr \(now 1e\+06\)") as failure,
+    ):
+        train(config, data)
+    assert ("--rho" in str(failure.value)) == (optimizer == "sam")
+
+
+def test_a_batch_larger_than_the_data_is_refused(data):
+    with pytest.raises(ValueError, match="batch_size must be 1 to 100, got 101"):
+        train(replace(TINY, batch_size=101), data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "vgg"}, "unknown model 'vgg', expected one of mlp, cnn"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion', expected one of gd, momentum"),
+        ({"base": "sam"}, "unknown base 'sam'"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"lr": 0.0}, "lr must be a finite number above 0, got 0.0"),
+        ({"lr": math.nan}, "lr must be a finite number above 0, got nan"),
+        ({"optimizer": "sam", "rho": -0.1}, "rho must be a finite number ≥ 0, got -0.1"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay must be ≥ 0, got -1.0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"micro_batch": -1}, "micro_batch must be at least 0, got -1"),
+        ({"warmup": 2, "epochs": 2}, "warmup must be 0 to epochs - 1, got 2"),
+        ({"noise": 1.5}, r"noise must be in \[0, 1\], got 1.5"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"l2": -1.0}, "l2 must be a finite number ≥ 0, got -1.0"),
+        ({"l1": math.nan}, "l1 must be a finite number ≥ 0, got nan"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ],
+)
+def test_a_config_names_what_is_wrong_with_it(change, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**change)
+
+
+def test_default_learning_rates_follow_the_optimizer():
+    assert Config().lr == 0.01
+    assert Config(optimizer="gd").lr == 0.1
+    assert Config(optimizer="sam", base="adam").lr == Config(optimizer="adam").lr == 0.001
+
+
+# --- models on disk -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(data):
+    config = replace(TINY, epochs=1, optimizer="sam")
+    run = train(config, data)
+    classes = synthetic(1, 1).classes
+    return Model(config, network(config, data), run.theta, classes, data.normalisation)
+
+
+def test_a_loaded_model_is_the_saved_one(tmp_path, model, data):
+    save_model(tmp_path / "model.npz", model)
+    loaded = load_model(tmp_path / "model.npz")
+    assert np.array_equal(loaded.theta, model.theta)
+    assert (loaded.config, loaded.classes) == (model.config, model.classes)
+    assert loaded.normalise == model.normalise
+    dataset = synthetic(100, 50)
+    assert np.array_equal(loaded.predict(dataset.x_test), model.predict(dataset.x_test))
+    expected = error_rate(model.net, model.theta, data.x_test, data.y_test)
+    assert loaded.test_error(dataset) == expected
+    assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_other_classes_are_refused(model):
+    x, y = np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64)
+    other = Dataset("cifar10", "here", ("cat", "dog"), x, y, x, y)
+    with pytest.raises(ValueError, match="the model knows 10 classes"):
+        model.test_error(other)
+
+
+def damage(path, how):
+    raw = path.read_bytes()
+    about = {"format": 99}
+    if how == "truncated":
+        path.write_bytes(raw[: len(raw) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("hello")
+    elif how == "foreign":
+        np.savez(path, x=np.ones(3))
+    elif how == "newer":
+        np.savez(path, theta=np.ones(3), about=np.array(json.dumps(about)))
+    elif how == "not json":
+        np.savez(path, theta=np.ones(3), about=np.array("{"))
+    elif how == "not a record":
+        np.savez(path, theta=np.ones(3), about=np.array("[]"))
+    elif how == "pickle":
+        np.save(path.with_suffix(".npy"), np.array([{}], object), allow_pickle=True)
+        path.with_suffix(".npy").replace(path)
+    elif how == "other size":
+        with np.load(path) as arrays:
+            np.savez(path, theta=arrays["theta"][1:], about=arrays["about"])
+
+
+@pytest.mark.parametrize(
+    "how",
+    "truncated|empty|text|foreign|newer|not json|not a record|pickle|other size".split("|"),
+)
+def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
+    path = tmp_path / "model.npz"
+    save_model(path, model)
+    damage(path, how)
+    match = "has format 99" if how == "newer" else "is not a minisam model"
+    with pytest.raises(ValueError, match=rf"model\.npz {match}"):
+        load_model(path)
+
+
+def test_a_failed_write_leaves_the_old_model_and_nothing_else(tmp_path, model, monkeypatch):
+    path = tmp_path / "model.npz"
+    save_model(path, model)
+    before = path.read_bytes()
+
+    def fail(*args, **kwargs):
+        args[0].write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(path, model)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_a_constant_image_trains(data):
+    flat = np.full((8, 32, 32, 3), 7, np.uint8)
+    y = np.arange(8) % 2
+    normalise = Normalisation.of(flat)
+    constant = Prepared(normalise(flat), y, normalise(flat), y, 2, normalise)
+    run = train(Config(epochs=1, batch_size=4), constant)
+    assert math.isfinite(run.history[0]["loss"])
