@@ -107,7 +107,8 @@ def _reproduce(args: argparse.Namespace) -> None:
     folder = args.out or Path("minisam-results") / f"{dataset.name}-{args.preset}"
     require_writable(folder)
     results, predictions = reproduce(preset, dataset, args.jobs, args.preset)
-    report = write_report(folder, results, predictions)
+    labels = dataset.y_test[: results["dataset"]["n_test"]]
+    report = write_report(folder, results, predictions, labels)
     print(text_table(results))
     print(f"\nReport with pictures: {report}")
 

@@ -138,7 +138,7 @@ def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome)
 
 
 def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
-    report = write_report(tmp_path / "new" / "folder", *outcome)
+    report = write_report(tmp_path / "new" / "folder", *outcome, synthetic(64, 40).y_test)
     names = {file.name for file in report.parent.iterdir()}
     assert names == {
         "results.json", "predictions.npz", "report.html",
@@ -155,13 +155,14 @@ def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
     assert stored == json.loads(json.dumps(outcome[0]))
     with np.load(report.parent / "predictions.npz") as arrays:
         assert np.array_equal(arrays["predictions"], outcome[1])
+        assert np.array_equal(arrays["y_test"], synthetic(64, 40).y_test)
 
 
 def test_one_seed_is_shown_without_an_interval(tmp_path):
     results, predictions = reproduce(replace(TINY, seeds=1, noise=(0.0,)), synthetic(100, 50))
     assert all(row["ci_low"] is None for row in results["comparisons"] + results["summary"])
     assert "±" not in text_table(results).split("Errors in per cent")[0]
-    write_report(tmp_path, results, predictions)
+    write_report(tmp_path, results, predictions, synthetic(64, 40).y_test)
 
 
 def test_presets_are_what_they_promise():

@@ -36,29 +36,37 @@ def settings(results: dict[str, Any]) -> list[tuple[str, float]]:
     return list(dict.fromkeys((row["model"], row["noise"]) for row in results["summary"]))
 
 
-def _figure(results: dict[str, Any], width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """One panel for each setting; a synthetic data set is named in every picture."""
-    n = len(settings(results))
-    figure = Figure(figsize=(width * n, height), layout="constrained")
-    axes = list(figure.subplots(1, n, squeeze=False)[0])
-    for ax, (model, noise) in zip(axes, settings(results), strict=True):
-        ax.set_title(noise_title(model, noise), fontsize=11)
+def _figure(results: dict[str, Any], height: float) -> tuple[Figure, list[Axes]]:
+    """A panel for each setting, a row for each model; synthetic images are named as such."""
+    n_models = len({model for model, _ in settings(results)})
+    n_columns = len(settings(results)) // n_models
+    figure = Figure(figsize=(5.2 * n_columns, height * n_models), layout="constrained")
+    axes = list(figure.subplots(n_models, n_columns, squeeze=False).flat)
+    for i, (model, noise) in enumerate(settings(results)):
+        axes[i].set_title(noise_title(model, noise), fontsize=11)
+        if i % n_columns:
+            axes[i].tick_params(labelleft=False)
     if results["dataset"]["synthetic"]:
         figure.suptitle("synthetic images, not CIFAR", color="#D55E00", fontsize=11)
     return figure, axes
 
 
+def _rows(results: dict[str, Any], table: str, model: str, noise: float) -> list[dict[str, Any]]:
+    """The records of results["runs"], ["summary"] or ["comparisons"] in one setting."""
+    return [row for row in results[table] if (row["model"], row["noise"]) == (model, noise)]
+
+
 def errors(results: dict[str, Any]) -> Figure:
     """Test error of every optimizer: each seed a ring, the mean with its 95 % interval."""
-    figure, axes = _figure(results, 5.2, 3.2)
+    figure, axes = _figure(results, 3.2)
     for ax, (model, noise) in zip(axes, settings(results), strict=True):
-        rows = [r for r in results["summary"] if (r["model"], r["noise"]) == (model, noise)]
+        rows = _rows(results, "summary", model, noise)
         for y, row in enumerate(reversed(rows)):
             colour, _ = STYLES[row["optimizer"]]
             seeds = [
                 100 * run["test_error"]
-                for run in results["runs"]
-                if all(run[key] == row[key] for key in ("model", "noise", "optimizer"))
+                for run in _rows(results, "runs", model, noise)
+                if run["optimizer"] == row["optimizer"]
             ]
             ax.plot(seeds, [y + 0.2] * len(seeds), "o", ms=4, mfc="none", mec=colour, alpha=0.8)
             if row["ci_low"] is not None:
@@ -77,17 +85,14 @@ def errors(results: dict[str, Any]) -> Figure:
         ax.margins(x=0.12)
         ax.grid(axis="x", alpha=0.3)
         ax.set_xlabel("test error, % (left is better)")
-        if ax is not axes[0]:
-            ax.tick_params(labelleft=False)
     return figure
 
 
 def reductions(results: dict[str, Any]) -> Figure:
     """How many errors fewer SAM makes than each baseline, with 95 % intervals."""
-    figure, axes = _figure(results, 5.2, 3.4)
-    names: list[str] = []
+    figure, axes = _figure(results, 3.4)
     for ax, (model, noise) in zip(axes, settings(results), strict=True):
-        rows = [r for r in results["comparisons"] if (r["model"], r["noise"]) == (model, noise)]
+        rows = _rows(results, "comparisons", model, noise)
         names = [f"{row['candidate']} vs {row['baseline']}" for row in rows]
         for y, row in enumerate(reversed(rows)):
             colour, _ = STYLES[row["candidate"]]
@@ -97,29 +102,23 @@ def reductions(results: dict[str, Any]) -> Figure:
         ax.axvline(0, color="black", lw=1)
         ax.set_yticks(range(len(rows)), names[::-1])
         ax.grid(axis="x", alpha=0.3)
-        ax.set_xlabel("relative error reduction, % (right: SAM is better)")
-        if ax is not axes[0]:
-            ax.tick_params(labelleft=False)
+        ax.set_xlabel("errors fewer with SAM, %")
     return figure
 
 
 def curves(results: dict[str, Any]) -> Figure:
     """Training loss and test error against gradient evaluations: mean and range over the seeds."""
     n = len(settings(results))
-    figure = Figure(figsize=(5.2 * n, 6.2), layout="constrained")
-    axes = figure.subplots(2, n, squeeze=False, sharex="col")
-    for column, (model, noise) in enumerate(settings(results)):
-        axes[0, column].set_title(noise_title(model, noise), fontsize=11)
+    figure = Figure(figsize=(10.4, 3.0 * n), layout="constrained")
+    axes = figure.subplots(n, 2, squeeze=False)
+    for (model, noise), (loss, error) in zip(settings(results), axes, strict=True):
         for optimizer, (colour, dash) in STYLES.items():
             histories = [
                 run["history"]
-                for run in results["runs"]
-                if (run["model"], run["noise"], run["optimizer"]) == (model, noise, optimizer)
+                for run in _rows(results, "runs", model, noise)
+                if run["optimizer"] == optimizer
             ]
-            for ax, key, scale in (
-                (axes[0, column], "loss", 1),
-                (axes[1, column], "test_error", 100),
-            ):
+            for ax, key, scale in ((loss, "loss", 1), (error, "test_error", 100)):
                 points = [[r for r in history if key in r] for history in histories]
                 if not points:
                     continue
@@ -127,11 +126,13 @@ def curves(results: dict[str, Any]) -> Figure:
                 y = scale * np.array([[record[key] for record in records] for records in points])
                 ax.plot(x, y.mean(axis=0), dash, color=colour, label=optimizer, lw=2)
                 ax.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.2, lw=0)
-        axes[1, column].set_xlabel("gradient evaluations (minibatches)")
-    axes[0, 0].set_ylabel("training loss at w, nats")
-    axes[1, 0].set_ylabel("test error, %")
-    for ax in axes.flat:
-        ax.grid(alpha=0.3)
+        loss.set_ylabel("training loss, nats")
+        error.set_ylabel("test error, %")
+        for ax in (loss, error):
+            ax.set_title(noise_title(model, noise), fontsize=11)
+            ax.grid(alpha=0.3)
+    for ax in axes[-1]:
+        ax.set_xlabel("gradient evaluations (minibatches)")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     if results["dataset"]["synthetic"]:

@@ -161,9 +161,12 @@ row's optimizer. Seconds of training are for one run.</p>
 """
 
 
-def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray) -> Path:
+def write_report(
+    folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray
+) -> Path:
     """Write results.json, predictions.npz, the pictures and report.html; returns the report's path.
 
+    predictions is (runs, test images), a row for each of results["runs"]; y_test is (test images,).
     Every file is replaced whole or not at all, the report last.
 
     Raises:
@@ -175,7 +178,7 @@ def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray)
     with replacing(folder / "results.json") as path:
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
     with replacing(folder / "predictions.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, predictions=predictions)
+        np.savez_compressed(file, predictions=predictions, y_test=y_test)
     for name, picture in pictures.items():
         with replacing(folder / f"{name}.png") as path:
             path.write_bytes(picture)

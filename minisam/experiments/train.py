@@ -97,7 +97,7 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     bar = tqdm(range(config.epochs), label, leave=False, unit="epoch", disable=not progress)
     for epoch in bar:
         started = time.perf_counter()
-        lr = value_at(config_lr(optimizer), step)
+        lr = value_at(_learning_rate(optimizer), step)
         total_loss = total_right = 0.0
         for x, y in batches.epoch(epoch):
             batch = objective(x, y)
@@ -132,8 +132,8 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     )
 
 
-def config_lr(optimizer: Any) -> Any:
-    """The learning rate, or its schedule, of the optimizer that moves the weights."""
+def _learning_rate(optimizer: Any) -> Any:
+    """The number or schedule of the optimizer that moves the weights: SAM's base, or itself."""
     return getattr(optimizer, "base", optimizer).lr
 
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from minisam import kernels
 from minisam.objective import Array, Evaluation, Objective
 from minisam.optim.gd import Optimizer
@@ -24,7 +26,6 @@ class SAM(Optimizer):
     Raises:
         ValueError: a rho that is negative or not finite.
 
-    >>> import numpy as np
     >>> from minisam.optim import GD
     >>> from minisam.analysis.toy import Bowl
     >>> theta = np.array([1.0, 0.0])
@@ -47,7 +48,7 @@ class SAM(Optimizer):
         norm = kernels.norm(at_theta.grad)
         if rho == 0 or norm == 0:
             return at_theta, at_theta.grad
-        perturbed = kernels.add_scaled(theta, rho / norm, at_theta.grad, out=theta.copy())
+        perturbed = kernels.add_scaled(theta, rho / norm, at_theta.grad, out=np.empty_like(theta))
         return at_theta, objective(perturbed).grad
 
     def update(self, theta: Array, g: Array) -> None:

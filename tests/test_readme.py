@@ -1,0 +1,48 @@
+"""The README says nothing that is not so."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisam.experiments.report import text_table
+from minisam.experiments.reproduce import compare, summarise
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs_and_learns(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    loss = re.search(r"loss (\d+\.\d+), accuracy", capsys.readouterr().out).group(1)
+    assert float(loss) < np.log(10)  # better than guessing
+
+
+def test_the_table_is_what_the_stored_run_prints():
+    path, table = re.search(r"<!-- table: (\S+) -->\n```\n(.*?)\n```", README, re.DOTALL).groups()
+    results = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    assert not results["dataset"]["synthetic"]
+    assert table == text_table(results)
+
+
+def test_the_stored_summary_follows_from_the_stored_predictions():
+    folder = ROOT / "benchmarks" / "results" / "quick"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    with np.load(folder / "predictions.npz") as arrays:
+        wrong = arrays["predictions"] != arrays["y_test"]
+    for stored, computed in (
+        (results["summary"], summarise(results["runs"], wrong)),
+        (results["comparisons"], compare(results["runs"], wrong)),
+    ):
+        assert len(stored) == len(computed)
+        for one, two in zip(stored, computed, strict=True):
+            assert one == pytest.approx(two)
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert len(links) > 15
+    assert [link for link in links if not (ROOT / link).exists()] == []
