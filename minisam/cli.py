@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from minisam import __version__
+from minisam.checks import require_count
 from minisam.data import DATASETS, Dataset, available, fetch, load
 from minisam.experiments.checkpoint import Model, load_model, save_model
 from minisam.experiments.config import Config
@@ -100,8 +101,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     preset = PRESETS[args.preset]
     if args.seeds is not None:
-        if args.seeds < 1:
-            raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+        require_count("seeds", args.seeds)
         preset = replace(preset, seeds=args.seeds)
     dataset = _load(args)
     folder = args.out or Path("minisam-results") / f"{dataset.name}-{args.preset}"

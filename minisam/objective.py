@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from minisam.checks import require_nonnegative
+
 Array = np.ndarray
 
 
@@ -80,7 +82,7 @@ class Penalised:
     of SAM's passes see it (google-research/sam's convention). |θ| has derivative 0 at 0.
 
     Raises:
-        ValueError: a negative coefficient.
+        ValueError: a coefficient that is negative or not finite.
     """
 
     objective: Objective
@@ -88,9 +90,8 @@ class Penalised:
     l2: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in (("l1", self.l1), ("l2", self.l2)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be ≥ 0, got {value}")
+        require_nonnegative("l1", self.l1)
+        require_nonnegative("l2", self.l2)
 
     @property
     def n(self) -> int:
@@ -98,12 +99,13 @@ class Penalised:
 
     def __call__(self, theta: Array) -> Evaluation:
         inner = self.objective(theta)
+        l1, l2 = float(self.l1), float(self.l2)  # a NumPy scalar would promote float32
         # In float64, so that a float32 sum over a million parameters keeps its digits.
         l1_norm = float(np.abs(theta).sum(dtype=np.float64))
         squares = float(np.square(theta, dtype=np.float64).sum())
         return inner._replace(
-            loss=inner.loss + self.l1 * l1_norm + 0.5 * self.l2 * squares,
-            grad=inner.grad + self.l1 * np.sign(theta) + self.l2 * theta,
+            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * squares,
+            grad=inner.grad + l1 * np.sign(theta) + l2 * theta,
         )
 
     def split(self, m: int) -> "list[Penalised]":

@@ -10,6 +10,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from minisam.checks import require_count
+
 
 class Stream(IntEnum):
     """What a random number is for; different streams of one seed are independent."""
@@ -25,12 +27,12 @@ def keyed_rng(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> np.ra
     """The generator of this seed, stream, epoch and step.
 
     Raises:
-        ValueError: a negative seed.
+        ValueError: a seed, epoch or step that is not an integer ≥ 0.
 
     >>> a, b = keyed_rng(0, Stream.SHUFFLE, epoch=3), keyed_rng(0, Stream.SHUFFLE, epoch=3)
     >>> bool(a.integers(100) == b.integers(100))
     True
     """
-    if seed < 0:
-        raise ValueError(f"seed must be ≥ 0, got {seed}")
+    for name, value in (("seed", seed), ("epoch", epoch), ("step", step)):
+        require_count(name, value, least=0)
     return np.random.default_rng([seed, stream, epoch, step])

@@ -41,7 +41,7 @@ def test_epoch_and_step_start_at_0():
 
 
 def test_seed_must_not_be_negative():
-    with pytest.raises(ValueError, match=r"^seed must be ≥ 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^seed must be an integer ≥ 0, got -1$"):
         keyed_rng(-1, Stream.INIT)
 
 
@@ -275,9 +275,9 @@ def test_batches_depend_on_seed_and_epoch_and_on_nothing_before(augmented):
     first = list(batches.epoch(2))
     next(batches.epoch(2))  # left in the middle
     list(batches.epoch(0))
-    again = zip(batches.epoch(2), batches.epoch(2), strict=True)  # two at once
-    for (x, y), *others in zip(first, again, strict=True):
-        for other_x, other_y in others[0]:
+    two_at_once = zip(first, batches.epoch(2), batches.epoch(2), strict=True)
+    for (x, y), *others in two_at_once:
+        for other_x, other_y in others:
             assert np.array_equal(x, other_x)
             assert np.array_equal(y, other_y)
 
@@ -297,7 +297,7 @@ def test_every_example_comes_first_equally_often():
 
 
 def test_augmentation_is_keyed_by_seed_epoch_and_step():
-    """Batches of one example each, so that augmentation alone tells pictures apart."""
+    """All pictures are alike, so that only their augmentation can differ."""
     one = Batches(np.ones((6, 9, 9, 1), np.float32), np.zeros(6, np.int64), 6, augmented=True)
     steps = replace(one, batch_size=3)
     (epoch_0,), (epoch_1,), (seed_1,) = (

@@ -292,9 +292,9 @@ def test_each_step_has_its_own_learning_rate(optimizer):
 def test_learning_rate_0_leaves_every_bit_of_theta(make, dtype):
     theta = np.random.default_rng(3).standard_normal(100).astype(dtype)
     before = theta.tobytes()
-    descend_in_place = make(lr=lambda step: 0.0, weight_decay=0.1)
+    optimizer = make(lr=lambda step: 0.0, weight_decay=0.1)
     for _ in range(3):
-        descend_in_place.step(theta, Bowl(np.ones(100)))
+        optimizer.step(theta, Bowl(np.ones(100)))
     assert theta.tobytes() == before
 
 
@@ -325,7 +325,9 @@ def test_lr_must_be_a_finite_number_above_0(make, lr):
 @pytest.mark.parametrize("weight_decay", [-1e-4, -math.inf, math.nan])
 @every_optimizer
 def test_weight_decay_must_not_be_negative(make, weight_decay):
-    with pytest.raises(ValueError, match=f"^weight_decay must be ≥ 0, got {weight_decay}$"):
+    with pytest.raises(
+        ValueError, match=f"^weight_decay must be a finite number ≥ 0, got {weight_decay}$"
+    ):
         make(lr=0.1, weight_decay=weight_decay)
 
 
@@ -348,7 +350,7 @@ def test_eps_must_be_a_finite_number_above_0(eps):
 @pytest.mark.parametrize("wrap", [lambda base: base, SAM], ids=["base", "SAM"])
 @every_optimizer
 def test_theta_must_be_one_contiguous_vector(make, wrap, theta):
-    message = rf"expected theta as one contiguous vector, got shape \({theta.shape[0]}"
+    message = rf"expected theta as a contiguous, writeable vector, got shape \({theta.shape[0]}"
     with pytest.raises(ValueError, match=message):
         wrap(make(lr=0.1)).step(theta, Counted(None))  # refused before it is evaluated
     assert (theta == 1).all()
@@ -443,7 +445,7 @@ def test_a_mean_can_be_split_again():
 
 @pytest.mark.parametrize("m", [0, -1])
 def test_micro_batches_need_an_example(m):
-    with pytest.raises(ValueError, match=f"m must be at least 1, got {m}$"):
+    with pytest.raises(ValueError, match=f"m must be an integer ≥ 1, got {m}$"):
         batch_of(0)[0].split(m)
 
 
@@ -465,13 +467,13 @@ def test_penalties_by_hand():
 @settings(max_examples=20, deadline=None)
 def test_penalised_loss_and_gradient_agree(seed, l1, l2):
     batch, theta = batch_of(seed)
+    theta += 0.1 * np.sign(theta)  # away from the kink of |θ|
     penalised, h = Penalised(batch, l1, l2), 1e-6
     numeric = [
         (penalised(theta + h * e).loss - penalised(theta - h * e).loss) / (2 * h)
         for e in np.eye(len(theta))
-        if np.abs(theta).min() > 2 * h
     ]
-    np.testing.assert_allclose(penalised(theta).grad[: len(numeric)], numeric, atol=1e-7)
+    np.testing.assert_allclose(penalised(theta).grad, numeric, atol=1e-7)
 
 
 def test_penalised_passes_everything_else_on():
@@ -495,7 +497,7 @@ def test_penalties_of_a_long_float32_vector_keep_their_digits():
 @pytest.mark.parametrize("name", ["l1", "l2"])
 @pytest.mark.parametrize("value", [-0.1, math.nan])
 def test_penalties_must_not_be_negative(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be ≥ 0, got {value}$"):
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number ≥ 0, got {value}$"):
         Penalised(Bowl([1.0]), **{name: value})
 
 

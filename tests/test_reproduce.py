@@ -189,5 +189,5 @@ def test_the_recipes_are_those_that_tuning_chose(model):
 
 
 def test_jobs_below_one_are_refused():
-    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="jobs must be an integer ≥ 1, got 0"):
         run_all([], synthetic(1, 1), 0, jobs=0)

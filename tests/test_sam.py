@@ -300,9 +300,10 @@ def test_rho_makes_a_difference_and_costs_two_gradients_a_step(base):
 @pytest.mark.parametrize(
     ("rho", "passes"),
     [
-        (lambda step: 0.1 if step % 3 == 0 else 0, [2, 1, 1, 2, 1, 1, 2, 1]),  # every third step
-        (lambda step: 0.1 if step >= 5 else 0, [1, 1, 1, 1, 1, 2, 2, 2]),  # late
+        (lambda step: 0.1 if step % 3 == 0 else 0, [2, 1, 1, 2, 1, 1, 2, 1]),
+        (lambda step: 0.1 if step >= 5 else 0, [1, 1, 1, 1, 1, 2, 2, 2]),
     ],
+    ids=["every third step", "late"],
 )
 def test_rho_may_follow_a_schedule(rho, passes):
     theta, examples = run(SAM(GD(lr=0.1), rho), 8, np.float64)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import seeds
 
 from minisam.experiments.statistics import (
     crossed_variance,
@@ -11,7 +12,6 @@ from minisam.experiments.statistics import (
     mean_error,
     t_quantile,
 )
-from strategies import seeds
 
 
 @pytest.mark.parametrize(

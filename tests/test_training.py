@@ -157,16 +157,16 @@ def test_a_batch_larger_than_the_data_is_refused(data):
         ({"lr": math.nan}, "lr must be a finite number above 0, got nan"),
         ({"optimizer": "sam", "rho": -0.1}, "rho must be a finite number ≥ 0, got -0.1"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
-        ({"weight_decay": -1.0}, "weight_decay must be ≥ 0, got -1.0"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"micro_batch": -1}, "micro_batch must be at least 0, got -1"),
+        ({"weight_decay": -1.0}, "weight_decay must be a finite number ≥ 0, got -1.0"),
+        ({"epochs": 0}, "epochs must be an integer ≥ 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer ≥ 1, got 0"),
+        ({"micro_batch": -1}, "micro_batch must be an integer ≥ 0, got -1"),
         ({"warmup": 2, "epochs": 2}, "warmup must be 0 to epochs - 1, got 2"),
         ({"noise": 1.5}, r"noise must be in \[0, 1\], got 1.5"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"l2": -1.0}, "l2 must be a finite number ≥ 0, got -1.0"),
         ({"l1": math.nan}, "l1 must be a finite number ≥ 0, got nan"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be an integer ≥ 0, got -1"),
     ],
 )
 def test_a_config_names_what_is_wrong_with_it(change, message):
@@ -238,7 +238,10 @@ def damage(path, how):
 
 @pytest.mark.parametrize(
     "how",
-    "truncated|empty|text|foreign|newer|not json|not a record|pickle|other size".split("|"),
+    [
+        *("truncated", "empty", "text", "foreign", "newer"),
+        *("not json", "not a record", "pickle", "other size"),
+    ],
 )
 def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
     path = tmp_path / "model.npz"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minisam.checks import require_count, require_fraction
 from minisam.rng import Stream, keyed_rng
 
 Array = np.ndarray
@@ -20,13 +21,15 @@ def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:
     y is (N,) integers. The indices are sorted.
 
     Raises:
-        ValueError: n_per_class < 1, or more than the rarest class has.
+        ValueError: no labels; n_per_class < 1, or more than the rarest class has.
 
     >>> y = np.array([0, 1, 0, 1, 1])
     >>> y[stratified(y, 2)].tolist().count(0)
     2
     """
     classes, counts = np.unique(y, return_counts=True)
+    if not len(y):
+        raise ValueError("expected labels y, got none")
     if not 1 <= n_per_class <= counts.min():
         raise ValueError(
             f"n_per_class must be 1 to {counts.min()} (the rarest class), got {n_per_class}"
@@ -43,14 +46,14 @@ def redraw_labels(y: Array, fraction: float, n_classes: int, seed: int = 0) -> A
     stays right by chance.
 
     Raises:
-        ValueError: fraction outside [0, 1].
+        ValueError: fraction outside [0, 1], fewer classes than y has.
 
     >>> y = np.zeros(1000, np.int64)
     >>> int(np.count_nonzero(redraw_labels(y, 0.4, n_classes=10) == 0)) > 600
     True
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"label-noise fraction must be in [0, 1], got {fraction}")
+    require_fraction("label-noise fraction", fraction)
+    require_count("n_classes", n_classes, least=int(y.max(initial=0)) + 1)
     rng = keyed_rng(seed, Stream.LABEL_NOISE)
     chosen = rng.permutation(len(y))[: round(fraction * len(y))]
     noisy = y.copy()
@@ -130,6 +133,7 @@ class Batches:
             raise ValueError(f"expected as many x as y, got {len(self.x)} and {len(self.y)}")
         if not 1 <= self.batch_size <= len(self.x):
             raise ValueError(f"batch_size must be 1 to {len(self.x)}, got {self.batch_size}")
+        require_count("seed", self.seed, least=0)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""

@@ -1,9 +1,15 @@
 """Everything that determines one training run, in one frozen record."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from minisam.checks import (
+    require_below_one,
+    require_count,
+    require_fraction,
+    require_nonnegative,
+    require_positive,
+)
 from minisam.nn.models import MODELS
 from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, Schedule, StepDecay
 
@@ -60,17 +66,14 @@ class Config:
                 got = getattr(self, name)
                 raise ValueError(f"unknown {name} {got!r}, expected one of {', '.join(known)}")
         for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            require_count(name, getattr(self, name), least)
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"noise must be in [0, 1], got {self.noise}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        for name, value in (("l1", self.l1), ("l2", self.l2)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number ≥ 0, got {value}")
+        require_positive("lr", self.lr)
+        require_fraction("noise", self.noise)
+        require_below_one("label_smoothing", self.label_smoothing)
+        require_nonnegative("l1", self.l1)
+        require_nonnegative("l2", self.l2)
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
         make_optimizer(self, steps_per_epoch=1)  # which checks its own numbers
@@ -92,8 +95,6 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     assert config.lr is not None
     lr: float | Schedule = config.lr
     steps = config.epochs * steps_per_epoch
-    if not (math.isfinite(config.lr) and config.lr > 0):
-        raise ValueError(f"lr must be a finite number above 0, got {config.lr}")
     if config.schedule == "cosine":
         lr = Cosine(config.lr, steps, warmup=config.warmup * steps_per_epoch)
     elif config.schedule == "step":  # divided by ten after one half and three quarters

@@ -51,7 +51,7 @@ class Preset:
 PRESETS = {
     "smoke": Preset(("mlp",), n_train=1000, epochs=4, seeds=2, n_test=2000),
     "quick": Preset(("mlp",), n_train=4000, epochs=15, seeds=3),
-    "full": Preset(("mlp", "cnn"), n_train=4000, epochs=20, seeds=5),
+    "full": Preset(("cnn",), n_train=4000, epochs=20, seeds=5),
 }
 
 

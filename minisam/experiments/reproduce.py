@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from minisam.checks import require_count
 from minisam.data import Dataset
 from minisam.experiments.config import Config
 from minisam.experiments.environment import environment
@@ -62,8 +63,7 @@ def run_all(
     Raises:
         ValueError: jobs < 1.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    require_count("jobs", jobs)
     compile_all(np.dtype(np.float32))  # once, here: workers load the result from disk
     work = [config.epochs * (2 if config.optimizer == "sam" else 1) for config in todo]
     runs: dict[int, Run | Diverged] = {}

@@ -1,7 +1,7 @@
 """The hot loops: plain NumPy twins to read (`reference`), threaded Numba twins to run."""
 
 from minisam.kernels.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
-from minisam.kernels.matmul import matmul
+from minisam.kernels.gemm import matmul
 from minisam.kernels.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from minisam.kernels.threads import get_threads, set_threads
 from minisam.kernels.vector import (

@@ -36,7 +36,9 @@ class Kernel:
         return self.run
 
     def compile(self, dtype: np.dtype) -> None:
+        self.run.disable_compile(False)
         self.run.compile(self.signature.replace("T", TYPES[dtype]))
+        self.run.disable_compile()  # other layouts or types are a mistake, not a reason to compile
 
 
 def kernel(signature: str) -> Callable[[Callable], Kernel]:

@@ -72,6 +72,7 @@ def _correlate(
     kH, kW, C, _ = W.shape
     x = dense(x)
     W_matrix = dense(W).reshape(kH * kW * C, F)
+    b = b if b is None else dense(b)
     y = out.reshape(N * H_out * W_out, F)
     unfolded, biased = unfold[x.dtype], add_bias[x.dtype]
     blocks = _row_blocks(N * H_out, W_out * kH * kW * C * x.itemsize)

@@ -1,6 +1,6 @@
 """Every kernel as plain NumPy, written to be read.
 
-Same names and signatures as the fast twins in `matmul`, `conv`, `pool` and `vector`; a test holds
+Same names and signatures as the fast twins in `gemm`, `conv`, `pool` and `vector`; a test holds
 each pair equal. Results are written into `out`, which the caller allocates. Images are NHWC:
 x[n, row, column, channel]. A convolution's weight is (kH, kW, C_in, C_out). PyTorch's NCHW and
 OIHW are one transpose away: x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
@@ -11,7 +11,7 @@ from numpy import ndarray as Array
 
 Pair = tuple[int, int]
 
-# --- matmul ---------------------------------------------------------------------------------------
+# --- gemm -----------------------------------------------------------------------------------------
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
@@ -122,11 +122,15 @@ def relu(x: Array, out: Array) -> Array:
 
 def relu_grad(y: Array, dy: Array, out: Array) -> Array:
     """out = dy where y = relu(x) > 0, else 0: the derivative at the kink is taken as 0."""
-    return np.multiply(dy, y > 0, out=out)
+    out[...] = np.where(y > 0, dy, 0)  # not dy · (y > 0): ∞ · 0 is NaN
+    return out
 
 
 def norm(g: Array) -> float:
-    """‖g‖₂ of a vector. The squares are summed in float64: in float32, (1e-23)² is 0."""
+    """‖g‖₂ of a vector. The squares are summed in float64: in float32, (1e-23)² is 0.
+
+    (In float64 itself, gradients of 1e-162 and below, or 1e154 and above, leave its range.)
+    """
     g = g.astype(np.float64)
     return float(np.sqrt(g @ g))
 

@@ -16,6 +16,8 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from minisam.checks import require_count
+
 
 def available_cores() -> int:
     """Cores this process may use.
@@ -36,7 +38,7 @@ def get_threads() -> int:
     """Threads the kernels use: `set_threads`, else OMP_NUM_THREADS, else every available core."""
     if _n_threads is not None:
         return _n_threads
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the outermost level's
     return int(limit) if limit.isdigit() and int(limit) > 0 else available_cores()
 
 
@@ -50,8 +52,7 @@ def set_threads(n: int) -> None:
     2
     """
     global _n_threads
-    if n < 1:
-        raise ValueError(f"threads must be at least 1, got {n}")
+    require_count("threads", n)
     _n_threads = n
 
 
@@ -70,18 +71,37 @@ def _blas_libraries() -> list:
 
 
 class _SingleThreadedBlas:
-    """Within it BLAS starts no threads of its own; afterwards it may do as before."""
+    """Within it BLAS starts no threads of its own; after the last caller it may do as before."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callers = 0
+        self.before: list[int] = []
 
     def __enter__(self) -> None:
-        self.before = [(library, library.num_threads) for library in _blas_libraries()]
-        for library, n in self.before:
-            if n != 1:
-                library.set_num_threads(1)
+        with self.lock:
+            if self.callers == 0:
+                self.before = [library.num_threads for library in _blas_libraries()]
+                self._limit([1] * len(self.before))
+            self.callers += 1
 
     def __exit__(self, *_: object) -> None:
-        for library, n in self.before:
-            if n != 1:
-                library.set_num_threads(n)
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0:
+                self._limit(self.before)
+
+    def _limit(self, n_threads: list[int]) -> None:
+        for library, n in zip(_blas_libraries(), n_threads, strict=True):
+            # threadpoolctl since 3.8 obeys only the first thread that set a limit; here the
+            # callers agree under a lock, whichever thread they are on.
+            release = getattr(library, "clear_controlling_thread", lambda force: None)
+            release(force=True)
+            library.set_num_threads(n)
+            release(force=True)
+
+
+_single_threaded_blas = _SingleThreadedBlas()
 
 
 def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
@@ -92,15 +112,21 @@ def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
     >>> squares
     [0, 1, 4, 9, 16]
     """
+    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread does it alone
+        for block in range(n_blocks):
+            task(block)
+        return
     blocks = itertools.count()  # next() is atomic: whoever is free takes the next block
 
     def work() -> None:
-        for block in blocks:
-            if block >= n_blocks:
-                return
-            task(block)
+        _local.at_work = True
+        try:
+            for block in itertools.takewhile(lambda block: block < n_blocks, blocks):
+                task(block)
+        finally:
+            _local.at_work = False
 
-    with _SingleThreadedBlas():
+    with _single_threaded_blas:
         n_helpers = min(get_threads(), n_blocks) - 1
         if n_helpers < 1:
             work()

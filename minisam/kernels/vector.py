@@ -69,6 +69,8 @@ def _flat(x: Array) -> Array:
 
 def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
     """Run block(*slices, *scalars) over slices of _BLOCK elements."""
+    if len({len(x) for x in vectors}) > 1:  # compiled loops do not check their bounds
+        raise ValueError(f"expected vectors of one length, got {[len(x) for x in vectors]}")
 
     def one(i: int) -> None:
         part = slice(i * _BLOCK, (i + 1) * _BLOCK)

@@ -1,9 +1,8 @@
 """The objective that a network makes of one minibatch."""
 
-import math
-
 import numpy as np
 
+from minisam.checks import require_count
 from minisam.nn.env import Arena, Env
 from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
@@ -39,7 +38,7 @@ class BatchLoss:
         self.net, self.x, self.y = net, x, y
         self.loss = loss or SoftmaxCrossEntropy()
         self.arena = arena or Arena()
-        self.loss.check(y, len(x), math.prod(net.output_shape))
+        self.loss.check(y, len(x), net.output_shape)
 
     @property
     def n(self) -> int:
@@ -58,8 +57,7 @@ class BatchLoss:
         return Evaluation(value, grad)
 
     def split(self, m: int) -> "list[BatchLoss]":
-        if m < 1:
-            raise ValueError(f"micro-batch size m must be at least 1, got {m}")
+        require_count("micro-batch size m", m)
         starts = range(0, self.n, m)
         parts = [(self.x[i : i + m], self.y[i : i + m]) for i in starts]
         return [BatchLoss(self.net, x, y, self.loss, self.arena) for x, y in parts]

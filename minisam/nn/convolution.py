@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minisam import kernels
-from minisam.nn.layer import Layer, Shape, he_normal, require_positive
+from minisam.checks import require_count
+from minisam.nn.layer import Layer, Shape, he_normal
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Conv2d(Layer):
     padding: int | tuple[int, int] | str = "same"
 
     def __post_init__(self) -> None:
-        kH, kW = self._kernel
-        require_positive(
-            self, c_in=self.c_in, c_out=self.c_out, size=min(kH, kW), stride=self.stride
-        )
-        if self.padding != "same" and (
-            isinstance(self.padding, str) or min(_pair(self.padding)) < 0
-        ):
-            raise ValueError(f'Conv2d padding must be ≥ 0 or "same", got {self.padding!r}')
+        for name in ("c_in", "c_out", "stride"):
+            require_count(f"Conv2d {name}", getattr(self, name))
+        if not _is_pair(self.size, least=1):
+            raise ValueError(f"Conv2d size must be one or two integers ≥ 1, got {self.size!r}")
+        if self.padding != "same" and not _is_pair(self.padding, least=0):
+            raise ValueError(
+                f'Conv2d padding must be one or two integers ≥ 0 or "same", got {self.padding!r}'
+            )
 
     @property
     def _kernel(self) -> tuple[int, int]:
@@ -76,8 +78,10 @@ class Conv2d(Layer):
             raise self.refuse(f"(N, H, W, {self.c_in})", input_shape)
         sizes, _ = self._geometry(input_shape[:2])
         if min(sizes) < 1:
-            least = tuple(k - 2 * p for k, p in zip(self._kernel, _pair(self.padding), strict=True))
-            raise self.refuse(f"(N, H ≥ {least[0]}, W ≥ {least[1]}, {self.c_in})", input_shape)
+            H, W = (1, 1)
+            if self.padding != "same":
+                H, W = (k - 2 * p for k, p in zip(self._kernel, _pair(self.padding), strict=True))
+            raise self.refuse(f"(N, H ≥ {H}, W ≥ {W}, {self.c_in})", input_shape)
         return (*sizes, self.c_out)
 
     def multiply_adds(self, input_shape):
@@ -99,6 +103,11 @@ class Conv2d(Layer):
             return None
         dx = env.arena.empty(x.shape, x.dtype)
         return kernels.conv2d_input_grad(dy, W, self.stride, zeros, out=dx)
+
+
+def _is_pair(value: Any, least: int) -> bool:
+    values = value if isinstance(value, tuple) else (value, value)
+    return len(values) == 2 and all(hasattr(v, "__index__") and v >= least for v in values)
 
 
 def _pair(value) -> tuple[int, int]:

@@ -64,12 +64,6 @@ class Layer:
         return ValueError(f"{type(self).__name__} expected x of shape {expected}, got ({got_text})")
 
 
-def require_positive(layer: Layer, **values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{type(layer).__name__} {name} must be an integer ≥ 1, got {value!r}")
-
-
 def he_normal(params: list[Array], rng: np.random.Generator) -> None:
     """W ~ N(0, 2 / fan_in), b = 0: keeps the variance through ReLU (He et al. 2015, eq. 10)."""
     W, b = params

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisam import kernels
-from minisam.nn.layer import Layer, Shape, he_normal, require_positive
+from minisam.checks import require_count
+from minisam.nn.layer import Layer, Shape, he_normal
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Linear(Layer):
     n_out: int
 
     def __post_init__(self) -> None:
-        require_positive(self, n_in=self.n_in, n_out=self.n_out)
+        require_count("Linear n_in", self.n_in)
+        require_count("Linear n_out", self.n_out)
 
     @property
     def param_shapes(self) -> dict[str, Shape]:

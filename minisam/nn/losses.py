@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from minisam.checks import require_below_one
+
 Array = np.ndarray
 
 
@@ -15,8 +17,14 @@ class Loss(Protocol):
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
         """Return the loss and dL/d outputs (N, n_out)."""
 
-    def check(self, y: Array, n_examples: int, n_out: int) -> None:
-        """Raise ValueError or TypeError where y is not a target for outputs (N, n_out)."""
+    def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
+        """Raise ValueError or TypeError where y is no target for outputs (N, *output_shape)."""
+
+
+def _vector_length(output_shape: tuple[int, ...]) -> int:
+    if len(output_shape) != 1:
+        raise ValueError(f"expected a network with outputs (n_out,), got {output_shape}: Flatten?")
+    return output_shape[0]
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,13 @@ class SoftmaxCrossEntropy:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        require_below_one("label_smoothing", self.label_smoothing)
 
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
         N, K = outputs.shape
         shifted = outputs - outputs.max(axis=1, keepdims=True)  # e^x cannot overflow below 0
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        alpha = self.label_smoothing
+        alpha = float(self.label_smoothing)
         right = log_p[np.arange(N), y]
         loss = -(1 - alpha) * right.mean(dtype=np.float64)
         if alpha:
@@ -57,7 +64,8 @@ class SoftmaxCrossEntropy:
         dlogits /= N
         return float(loss), dlogits
 
-    def check(self, y: Array, n_examples: int, n_out: int) -> None:
+    def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
+        n_out = _vector_length(output_shape)
         if y.shape != (n_examples,):
             raise ValueError(f"expected labels y of shape ({n_examples},), got {y.shape}")
         if not np.issubdtype(y.dtype, np.integer):
@@ -77,12 +85,13 @@ class MeanSquaredError:
     """
 
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
-        residual = outputs - y
+        residual = outputs - y.astype(outputs.dtype, copy=False)
         loss = np.square(residual, dtype=np.float64).mean()
         residual *= 2 / residual.size  # dL/d outputs
         return float(loss), residual
 
-    def check(self, y: Array, n_examples: int, n_out: int) -> None:
+    def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
+        n_out = _vector_length(output_shape)
         if y.shape != (n_examples, n_out):
             raise ValueError(f"expected targets y of shape ({n_examples}, {n_out}), got {y.shape}")
         if not np.issubdtype(y.dtype, np.floating):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minisam.checks import require_count
 from minisam.nn.env import Env
 from minisam.nn.layer import Array, Layer, Shape
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
@@ -122,7 +123,7 @@ class Sequential:
         """
         loss = loss or SoftmaxCrossEntropy()
         self.check(theta, x, finite=True)
-        loss.check(y, len(x), math.prod(self.output_shape))
+        loss.check(y, len(x), self.output_shape)
         env, grad = Env(), np.empty_like(theta)
         outputs, caches = self.forward_with_caches(theta, x, env)
         value, dy = loss(outputs, y)
@@ -132,6 +133,7 @@ class Sequential:
     def predict(self, theta: Array, x: Array, batch_size: int = 500) -> Array:
         """The most probable class (N,) int64 of each input, batch by batch."""
         self.check(theta, x, finite=True)
+        require_count("batch_size", batch_size)
         env, classes = Env(), np.empty(len(x), np.int64)
         for i in range(0, len(x), batch_size):
             env.arena.reset()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisam import kernels
-from minisam.nn.layer import Layer, Shape, require_positive
+from minisam.checks import require_count
+from minisam.nn.layer import Layer, Shape
 
 _BYTE = np.dtype(np.uint8)
 
@@ -23,7 +24,8 @@ class _Pool2d(Layer):
     def __post_init__(self) -> None:
         if self.stride == 0:
             object.__setattr__(self, "stride", self.size)
-        require_positive(self, size=self.size, stride=self.stride)
+        require_count(f"{type(self).__name__} size", self.size)
+        require_count(f"{type(self).__name__} stride", self.stride)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3 or min(input_shape[:2]) < self.size:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minisam import kernels
+from minisam.checks import require_below_one, require_nonnegative, require_positive
 from minisam.objective import Array, Evaluation, Objective
-from minisam.optim.schedules import Schedule, require_base, value_at
+from minisam.optim.schedules import Schedule, value_at
 
 
 class Optimizer:
@@ -30,11 +31,20 @@ class Optimizer:
         """Take one step; returns the objective's evaluation at the theta it started from.
 
         Raises:
-            ValueError: theta not a contiguous vector, or of another shape than at the first step.
+            ValueError: theta not a contiguous, writeable vector, a gradient of another shape or
+                dtype, or a theta unlike that of the first step.
         """
-        if theta.ndim != 1 or not theta.flags.c_contiguous:
-            raise ValueError(f"expected theta as one contiguous vector, got shape {theta.shape}")
+        if theta.ndim != 1 or not (theta.flags.c_contiguous and theta.flags.writeable):
+            raise ValueError(
+                f"expected theta as a contiguous, writeable vector, got shape {theta.shape}, "
+                f"strides {theta.strides}, writeable {theta.flags.writeable}"
+            )
         at_theta, g = self.gradient(theta, objective)
+        if (g.shape, g.dtype) != (theta.shape, theta.dtype):
+            raise ValueError(
+                f"expected a gradient like theta, {theta.shape} {theta.dtype}, "
+                f"got {g.shape} {g.dtype}"
+            )
         self.update(theta, g)
         return at_theta
 
@@ -47,9 +57,8 @@ class _FirstOrder(Optimizer):
 
     def __post_init__(self) -> None:
         if not callable(self.lr):
-            require_base("lr", self.lr)
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be ≥ 0, got {self.weight_decay}")
+            require_positive("lr", self.lr)
+        require_nonnegative("weight_decay", self.weight_decay)
 
     def _moment(self, name: str, theta: Array) -> Array:
         """The state vector of this name, which starts at zero."""
@@ -108,8 +117,7 @@ class Momentum(_FirstOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        require_below_one("momentum", self.momentum)
 
     def update(self, theta: Array, g: Array) -> None:
         velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
@@ -144,10 +152,9 @@ class Adam(_FirstOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_base("eps", self.eps)
-        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if not 0 <= beta < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {beta}")
+        require_positive("eps", self.eps)
+        require_below_one("beta1", self.beta1)
+        require_below_one("beta2", self.beta2)
 
     def update(self, theta: Array, g: Array) -> None:
         m, v = self._moment("m", theta), self._moment("v", theta)

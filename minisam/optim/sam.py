@@ -1,11 +1,11 @@
 """Sharpness-aware minimization: descend on the worst loss nearby (Foret et al. 2021)."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minisam import kernels
+from minisam.checks import require_nonnegative
 from minisam.objective import Array, Evaluation, Objective
 from minisam.optim.gd import Optimizer
 from minisam.optim.schedules import Schedule, value_at
@@ -39,14 +39,14 @@ class SAM(Optimizer):
     t: int = field(default=0, init=False)  # steps taken
 
     def __post_init__(self) -> None:
-        if not callable(self.rho) and not (math.isfinite(self.rho) and self.rho >= 0):
-            raise ValueError(f"rho must be a finite number ≥ 0, got {self.rho}")
+        if not callable(self.rho):
+            require_nonnegative("rho", self.rho)
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
         at_theta = objective(theta)
         rho = value_at(self.rho, self.t)
-        norm = kernels.norm(at_theta.grad)
-        if rho == 0 or norm == 0:
+        norm = kernels.norm(at_theta.grad) if rho else 0.0
+        if norm == 0:
             return at_theta, at_theta.grad
         perturbed = kernels.add_scaled(theta, rho / norm, at_theta.grad, out=np.empty_like(theta))
         return at_theta, objective(perturbed).grad

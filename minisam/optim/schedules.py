@@ -8,22 +8,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from minisam.checks import require_nonnegative, require_positive
+
 Schedule = Callable[[int], float]
 
 
 def value_at(number: float | Schedule, step: int) -> float:
     """The number itself, or the schedule's value at this step.
 
+    Raises:
+        ValueError: a schedule whose value is negative or not finite.
+
     >>> value_at(0.1, 7), value_at(lambda step: 0.1 / (1 + step), 1)
     (0.1, 0.05)
     """
-    return number(step) if callable(number) else number
-
-
-def require_base(name: str, value: float) -> None:
-    """Raise ValueError unless value is a finite number above 0."""
-    if not (isinstance(value, float | int) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    if not callable(number):
+        return number
+    value = number(step)
+    require_nonnegative(f"the schedule's value at step {step}", value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class StepDecay:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        require_base("base", self.base)
-        require_base("factor", self.factor)
+        require_positive("base", self.base)
+        require_positive("factor", self.factor)
 
     def __call__(self, step: int) -> float:
         return self.base * self.factor ** sum(step >= milestone for milestone in self.milestones)
@@ -66,12 +69,12 @@ class Cosine:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        require_base("base", self.base)
+        require_positive("base", self.base)
         if not 0 <= self.warmup < self.steps:
             raise ValueError(f"expected 0 ≤ warmup < steps, got {self.warmup} and {self.steps}")
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:
-            return self.base * (step + 1) / self.warmup
+            return self.base * ((step + 1) / self.warmup)
         progress = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
         return self.base * 0.5 * (1 + math.cos(math.pi * progress))
