@@ -17,6 +17,7 @@ from minisam.experiments.files import require_writable
 from minisam.experiments.recipes import PRESETS
 from minisam.experiments.train import Prepared, network, train
 from minisam.kernels import get_threads, set_threads
+from minisam.kernels.threads import available_cores
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     _data_options(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="default: minisam-results/…")
     sub.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (by preset)")
-    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (1)")
+    jobs = min(available_cores(), 4)
+    text = f"runs at the same time (here: {jobs}, one a core but at most 4)"
+    sub.add_argument("--jobs", type=int, default=jobs, metavar="N", help=text)
     sub.set_defaults(run=_reproduce)
 
     sub = command("train", "Train one network; every choice is an option.")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from minisam.data import Batches, Dataset, Normalisation, redraw_labels
 from minisam.experiments.config import Config, make_optimizer
 from minisam.kernels.compiled import compile_all
+from minisam.kernels.threads import single_threaded_blas
 from minisam.nn import Arena, BatchLoss, Sequential, SoftmaxCrossEntropy, build
 from minisam.objective import Array, Counted, Mean, Objective, Penalised
 from minisam.optim import value_at
@@ -101,7 +102,8 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
         total_loss = total_right = 0.0
         for x, y in batches.epoch(epoch):
             batch = objective(x, y)
-            at_w = optimizer.step(theta, batch)
+            with single_threaded_blas:
+                at_w = optimizer.step(theta, batch)
             if not math.isfinite(at_w.loss):
                 raise Diverged(_advice(config, at_w.loss, epoch, step))
             total_loss += at_w.loss * len(y)

@@ -71,7 +71,10 @@ def _blas_libraries() -> list:
 
 
 class _SingleThreadedBlas:
-    """Within it BLAS starts no threads of its own; after the last caller it may do as before."""
+    """Within it BLAS starts no threads of its own; after the last caller it may do as before.
+
+    Every `parallel_for` is such a caller. A loop that is one too saves them asking the library.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -93,7 +96,7 @@ class _SingleThreadedBlas:
 
     def _limit(self, n_threads: list[int]) -> None:
         for library, n in zip(_blas_libraries(), n_threads, strict=True):
-            # threadpoolctl since 3.8 obeys only the first thread that set a limit; here the
+            # Newer threadpoolctl obeys only the first thread that set a limit; here the
             # callers agree under a lock, whichever thread they are on.
             release = getattr(library, "clear_controlling_thread", lambda force: None)
             release(force=True)
@@ -101,7 +104,7 @@ class _SingleThreadedBlas:
             release(force=True)
 
 
-_single_threaded_blas = _SingleThreadedBlas()
+single_threaded_blas = _SingleThreadedBlas()
 
 
 def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
@@ -126,7 +129,7 @@ def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
         finally:
             _local.at_work = False
 
-    with _single_threaded_blas:
+    with single_threaded_blas:
         n_helpers = min(get_threads(), n_blocks) - 1
         if n_helpers < 1:
             work()

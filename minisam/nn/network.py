@@ -130,7 +130,7 @@ class Sequential:
         self.backward(theta, caches, dy, grad, env)
         return value, grad
 
-    def predict(self, theta: Array, x: Array, batch_size: int = 500) -> Array:
+    def predict(self, theta: Array, x: Array, batch_size: int = 200) -> Array:
         """The most probable class (N,) int64 of each input, batch by batch."""
         self.check(theta, x, finite=True)
         require_count("batch_size", batch_size)
