@@ -18,50 +18,10 @@ True
 
 __version__ = "0.1.0"
 
+from minisam import nn, objective, optim
 from minisam.kernels import get_threads, set_threads
-from minisam.nn import (
-    AvgPool2d,
-    BatchLoss,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool2d,
-    Layer,
-    Linear,
-    MaxPool2d,
-    MeanSquaredError,
-    ReLU,
-    Sequential,
-    SoftmaxCrossEntropy,
-    Tanh,
-)
-from minisam.objective import Evaluation, Mean, Objective, Penalised
-from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, StepDecay
+from minisam.nn import *
+from minisam.objective import *
+from minisam.optim import *
 
-__all__ = [
-    "GD",
-    "SAM",
-    "Adam",
-    "AvgPool2d",
-    "BatchLoss",
-    "Conv2d",
-    "Cosine",
-    "Evaluation",
-    "Flatten",
-    "GlobalAvgPool2d",
-    "Layer",
-    "Linear",
-    "MaxPool2d",
-    "Mean",
-    "MeanSquaredError",
-    "Momentum",
-    "Objective",
-    "Optimizer",
-    "Penalised",
-    "ReLU",
-    "Sequential",
-    "SoftmaxCrossEntropy",
-    "StepDecay",
-    "Tanh",
-    "get_threads",
-    "set_threads",
-]
+__all__ = [*nn.__all__, *objective.__all__, *optim.__all__, "get_threads", "set_threads"]

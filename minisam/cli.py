@@ -20,13 +20,6 @@ from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
 
 
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset", choices=DATASETS, help="default: cifar10 where it is found, else synthetic"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR is (default: MINISAM_DATA)")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minisam",
@@ -36,16 +29,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minisam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--threads", type=int, metavar="N", help=f"threads to compute with (here: {get_threads()})"
-    )
+    text = f"threads to compute with (here: {get_threads()})"
+    shared.add_argument("--threads", type=int, metavar="N", help=text)
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, parents=[shared], help=text, description=text)
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--dataset", choices=DATASETS, help="default: cifar10 if it is found, else synthetic")
+    data.add_argument("--data-dir", metavar="DIR", help="where CIFAR is (default: MINISAM_DATA, cache)")
 
-    sub = command("reproduce", "Compare SAM with Momentum, Adam and GD; write a report.")
+    def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=[shared, *parents], help=text, description=text)
+
+    sub = command("reproduce", "Compare SAM with Momentum, Adam and GD; write a report.", data)
     sub.add_argument("--preset", choices=PRESETS, default="quick", help="amount of work (quick)")
-    _data_options(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="default: minisam-results/…")
     sub.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (by preset)")
     jobs = min(available_cores(), 4)
@@ -53,17 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=jobs, metavar="N", help=text)
     sub.set_defaults(run=_reproduce)
 
-    sub = command("train", "Train one network; every choice is an option.")
-    _data_options(sub)
+    sub = command("train", "Train one network; every choice is an option.", data)
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
     for option in fields(Config):
         _config_option(sub, option)
     sub.set_defaults(run=_train)
 
-    sub = command("evaluate", "Test a model that `minisam train --save` kept.")
+    sub = command("evaluate", "Test a model that `minisam train --save` kept.", data)
     sub.add_argument("model", type=Path, metavar="FILE.npz")
-    _data_options(sub)
     sub.set_defaults(run=_evaluate)
 
     sub = command("data", "Say which data sets are where; fetch one.")
@@ -124,14 +117,11 @@ def _train(args: argparse.Namespace) -> None:
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n")
-    result = train(config, data, progress=True)
-    print(
-        f"{config.label} on {dataset.name}: test error {result.test_error:.2%}, train error "
-        f"{result.train_error:.2%}, {result.gradient_evaluations:,} gradients, "
-        f"{result.seconds:.1f} s"
-    )
+    run = train(config, data, progress=True)
+    print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
+    print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.save:
-        model = Model(config, net, result.theta, dataset.classes, data.normalisation)
+        model = Model(config, net, run.theta, dataset.classes, data.normalisation)
         save_model(args.save, model)
         print(f"Model saved: {args.save}")
 

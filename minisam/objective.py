@@ -17,6 +17,8 @@ from minisam.checks import require_nonnegative
 
 Array = np.ndarray
 
+__all__ = ["Counted", "Evaluation", "Mean", "Objective", "Penalised"]
+
 
 class Evaluation(NamedTuple):
     """What an objective says of one theta."""

@@ -40,9 +40,7 @@ def py2(value):
             return b"}(" + b"".join(py2(k) + py2(v) for k, v in value.items()) + b"u"
     dtype = b"cnumpy\ndtype\n" + py2(("u1", 0, 1)) + b"R"
     dtype += py2((3, "|", None, None, None, -1, -1, 0)) + b"b"
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + py2((0,)) + py2("b") + b"tR"
-    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + py2((0,)) + py2("b") + b"tR"
     fortran = value.flags.fnc
     raw = value.tobytes("F" if fortran else "C")
     return array + b"(" + py2(1) + py2(value.shape) + dtype + py2(fortran) + py2(raw) + b"tb"

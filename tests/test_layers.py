@@ -11,18 +11,7 @@ from strategies import LAYERS, any_layer, convolutions, dtypes, images, pools, s
 
 from minisam import nn
 from minisam.analysis.gradcheck import gradcheck
-from minisam.nn import (
-    AvgPool2d,
-    Conv2d,
-    Env,
-    Flatten,
-    GlobalAvgPool2d,
-    Layer,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Tanh,
-)
+from minisam.nn import AvgPool2d, Conv2d, Env, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Tanh
 
 TOLERANCE = 1e-5  # a wrong gradient is off by about 1
 
@@ -167,9 +156,7 @@ def test_same_padding_puts_an_odd_zero_below_or_behind(shape, size, stride, seed
     layer, bare = (Conv2d(shape[2], 2, size, stride, padding) for padding in ("same", 0))
     x, params, _ = arrays(layer, shape, 2, seed)
     outputs = [math.ceil(n / stride) for n in shape[:2]]
-    zeros = [
-        max(0, (out - 1) * stride + k - n) for out, k, n in zip(outputs, size, shape, strict=False)
-    ]
+    zeros = [max(0, (out - 1) * stride + k - n) for out, k, n in zip(outputs, size, shape, strict=False)]
     padded = np.pad(x, ((0, 0), *((z // 2, z - z // 2) for z in zeros), (0, 0)))
     y = forward(layer, x, *params)
     assert y.shape[1:3] == tuple(outputs)
@@ -368,15 +355,7 @@ def one_entry_wrong(dx, grads, x, dy):
 
 @pytest.mark.parametrize(
     "mistake",
-    [
-        zero,
-        sign_flipped,
-        examples_in_reverse,
-        bias_forgotten,
-        bias_averaged,
-        axes_swapped,
-        one_entry_wrong,
-    ],
+    [zero, sign_flipped, examples_in_reverse, bias_forgotten, bias_averaged, axes_swapped, one_entry_wrong],
 )
 def test_gradcheck_catches(mistake):
     class Wrong(Linear):

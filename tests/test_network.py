@@ -189,7 +189,6 @@ def test_the_summary_counts_parameters_and_multiply_adds():
     [
         ("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
         ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10),
-        ("reference-cnn", 896 + 9248 + 18496 + 4096 * 10 + 10),
     ],
 )
 def test_the_reference_networks_have_their_parameters(name, n_params):

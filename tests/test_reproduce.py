@@ -142,11 +142,11 @@ def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
     names = {file.name for file in report.parent.iterdir()}
     assert names == {
         "results.json", "predictions.npz", "report.html",
-        "errors.png", "reductions.png", "curves.png",
+        "errors.png", "curves.png",
     }  # fmt: skip
     page = report.read_text(encoding="utf-8")
     assert page.startswith(html_report(outcome[0], {}).split("\n<h2>Hyper")[0])
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "SYNTHETIC" in page
     for text in (outcome[0]["dataset"]["checksum"], outcome[0]["environment"]["numpy"], "mlp"):
@@ -180,8 +180,7 @@ def test_the_recipes_are_those_that_tuning_chose(model):
     path = Path(__file__).parents[1] / "benchmarks" / "results" / f"tuning-{model}.json"
     winners = json.loads(path.read_text(encoding="utf-8"))["winners"]
     chosen = {
-        (row["optimizer"], row["noise"]): (row["lr"], row["weight_decay"], row["rho"])
-        for row in winners
+        (row["optimizer"], row["noise"]): (row["lr"], row["weight_decay"], row["rho"]) for row in winners
     }
     for recipe in RECIPES[model]:
         assert recipe.clean == chosen[recipe.label, 0.0]

@@ -112,9 +112,7 @@ def test_a_norm_for_each_tensor_would_have_been_noticed():
     epsilon, g = perturbation(batch, theta, rho=0.5)
     tensors = [tensor for params in batch.net.params(g) for tensor in params]
     each_by_itself = [0.5 * tensor.ravel() / np.linalg.norm(tensor) for tensor in tensors]
-    assert np.linalg.norm(np.concatenate(each_by_itself)) == pytest.approx(
-        0.5 * len(tensors) ** 0.5
-    )
+    assert np.linalg.norm(np.concatenate(each_by_itself)) == pytest.approx(0.5 * len(tensors) ** 0.5)
     assert np.abs(np.concatenate(each_by_itself) - epsilon).max() > 0.05
 
 

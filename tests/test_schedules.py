@@ -19,9 +19,7 @@ def test_a_number_is_its_own_schedule():
 # --- StepDecay ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("step", "value"), [(0, 8.0), (2, 8.0), (3, 4.0), (4, 4.0), (5, 2.0), (10**6, 2.0)]
-)
+@pytest.mark.parametrize(("step", "value"), [(0, 8.0), (2, 8.0), (3, 4.0), (4, 4.0), (5, 2.0), (10**6, 2.0)])
 @pytest.mark.parametrize("milestones", [(3, 5), [5, 3]])
 def test_step_decay_multiplies_at_each_milestone(milestones, step, value):
     assert StepDecay(8.0, milestones, factor=0.5)(step) == value

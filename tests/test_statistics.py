@@ -6,12 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minisam.experiments.statistics import (
-    crossed_variance,
-    error_reduction,
-    mean_error,
-    t_quantile,
-)
+from minisam.experiments.statistics import crossed_variance, error_reduction, mean_error, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -33,9 +28,7 @@ def crossed(rng, n_seeds, n_images, of_seeds, of_images, of_both):
     )
 
 
-@pytest.mark.parametrize(
-    "deviations", [(0.2, 0.0, 1.0), (0.0, 1.0, 1.0), (0.1, 1.0, 1.0), (0.3, 1.0, 0.5)]
-)
+@pytest.mark.parametrize("deviations", [(0.2, 0.0, 1.0), (0.0, 1.0, 1.0), (0.1, 1.0, 1.0), (0.3, 1.0, 0.5)])
 def test_variance_counts_the_residual_twice_and_all_else_once(deviations):
     rng = np.random.default_rng(0)
     tables = [crossed(rng, 5, 60, *deviations) for _ in range(2000)]
@@ -62,10 +55,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(of_seeds):
     for _ in range(trials):
         images = rng.uniform(-1, 1, 400)
         runs = of_seeds * rng.standard_normal((3, 1))
-        draws = [
-            rng.random((3, 400)) < 1 / (1 + np.exp(-(images + shift + runs)))
-            for shift in (0.3, 0.0)
-        ]
+        draws = [rng.random((3, 400)) < 1 / (1 + np.exp(-(images + shift + runs))) for shift in (0.3, 0.0)]
         interval = mean_error(draws[0])
         hits += interval.low <= base <= interval.high
         interval = error_reduction(*draws)

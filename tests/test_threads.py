@@ -15,20 +15,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
 from minisam import kernels
-from minisam.kernels.threads import (
-    available_cores,
-    get_threads,
-    parallel_for,
-    scratch,
-    set_threads,
-)
+from minisam.kernels.threads import available_cores, get_threads, parallel_for, scratch, set_threads
 from minisam.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
 def blas_threads():
-    return [
-        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
-    ]
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
 NEEDS_BLAS = pytest.mark.skipif(not blas_threads(), reason="no BLAS whose threads can be counted")

@@ -13,16 +13,7 @@ import numpy as np
 import pytest
 
 from minisam.data.batches import Batches
-from minisam.nn import (
-    AvgPool2d,
-    BatchLoss,
-    Conv2d,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Sequential,
-)
+from minisam.nn import AvgPool2d, BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 from minisam.optim import GD, SAM, Adam, Cosine, Momentum
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
@@ -32,9 +23,7 @@ LR = Cosine(0.02, steps=STEPS, warmup=10)
 RHO = 0.1
 
 NETS = {
-    "mlp": Sequential(
-        [Flatten(), Linear(48, 24), ReLU(), Linear(24, 16), ReLU(), Linear(16, 5)], (4, 4, 3)
-    ),
+    "mlp": Sequential([Flatten(), Linear(48, 24), ReLU(), Linear(24, 16), ReLU(), Linear(16, 5)], (4, 4, 3)),
     "cnn": Sequential(
         [
             *(Conv2d(3, 6, 3), ReLU(), MaxPool2d(2)),
@@ -78,9 +67,7 @@ def torch_network(net):
             case Conv2d():
                 assert layer.size == 3
                 padding = 1 if layer.padding == "same" else layer.padding
-                modules.append(
-                    torch.nn.Conv2d(layer.c_in, layer.c_out, 3, layer.stride, padding=padding)
-                )
+                modules.append(torch.nn.Conv2d(layer.c_in, layer.c_out, 3, layer.stride, padding=padding))
                 places += [params[0].transpose(3, 2, 0, 1), params[1]]
             case Linear():
                 modules.append(torch.nn.Linear(layer.n_in, layer.n_out))

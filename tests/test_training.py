@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
-from minisam.experiments import (
-    Config,
-    Diverged,
-    Model,
-    Prepared,
-    load_model,
-    save_model,
-    train,
-)
+from minisam.experiments import Config, Diverged, Model, Prepared, load_model, save_model, train
 from minisam.experiments.train import error_rate, network
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build

@@ -72,9 +72,7 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
             return weighted(*arrays[:i], value, *arrays[i + 1 :])
 
         if gradient.shape != arrays[i].shape:
-            raise ValueError(
-                f"expected a gradient of shape {arrays[i].shape}, got {gradient.shape}"
-            )
+            raise ValueError(f"expected a gradient of shape {arrays[i].shape}, got {gradient.shape}")
         errors.append(relative_error(gradient, numerical_gradient(along, arrays[i])))
     return float(np.max(errors))  # unlike max(), it lets a NaN through
 

@@ -32,19 +32,6 @@ def load(name: str | None = None, data_dir: str | os.PathLike | None = None) -> 
 
 
 __all__ = [
-    "DATASETS",
-    "Batches",
-    "Dataset",
-    "Found",
-    "Normalisation",
-    "augment",
-    "available",
-    "cache_dir",
-    "fetch",
-    "find_cifar",
-    "load",
-    "load_cifar",
-    "redraw_labels",
-    "stratified",
-    "synthetic",
-]
+    "DATASETS", "Batches", "Dataset", "Found", "Normalisation", "augment", "available", "cache_dir",
+    "fetch", "find_cifar", "load", "load_cifar", "redraw_labels", "stratified", "synthetic",
+]  # fmt: skip

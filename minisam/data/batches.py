@@ -31,9 +31,7 @@ def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:
     if not len(y):
         raise ValueError("expected labels y, got none")
     if not 1 <= n_per_class <= counts.min():
-        raise ValueError(
-            f"n_per_class must be 1 to {counts.min()} (the rarest class), got {n_per_class}"
-        )
+        raise ValueError(f"n_per_class must be 1 to {counts.min()} (the rarest class), got {n_per_class}")
     rng = keyed_rng(seed, Stream.SUBSET)
     chosen = [rng.permutation(np.flatnonzero(y == k))[:n_per_class] for k in classes]
     return np.sort(np.concatenate(chosen))

@@ -6,7 +6,7 @@ the same experiment although one has the full archive and the other a subset.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Dataset:
     array([0, 1])
     >>> data.first(n_test=5)
     Traceback (most recent call last):
-    ValueError: first expected n_test between 1 and 2 (all of synthetic's), got 5
+    ValueError: expected n_test between 1 and 2 (all there are), got 5
     """
 
     name: str
@@ -58,14 +58,9 @@ class Dataset:
         """
         for argument, n, y in (("n_train", n_train, self.y_train), ("n_test", n_test, self.y_test)):
             if n is not None and not 1 <= n <= len(y):
-                raise ValueError(
-                    f"first expected {argument} between 1 and {len(y)} (all of {self.name}'s), "
-                    f"got {n}"
-                )
-        return replace(
-            self,
-            x_train=self.x_train[:n_train],
-            y_train=self.y_train[:n_train],
-            x_test=self.x_test[:n_test],
-            y_test=self.y_test[:n_test],
+                raise ValueError(f"expected {argument} between 1 and {len(y)} (all there are), got {n}")
+        train, test = (
+            (self.x_train[:n_train], self.y_train[:n_train]),
+            (self.x_test[:n_test], self.y_test[:n_test]),
         )
+        return Dataset(self.name, self.source, self.classes, *train, *test)

@@ -85,9 +85,7 @@ def load_model(path: str | Path) -> Model:
         net = build(config.model, tuple(about["input_shape"]), len(about["classes"]))
         scale = about["normalisation"]
         normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
-    except (KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise foreign from error
-    except json.JSONDecodeError as error:
+    except (KeyError, TypeError, AttributeError, EOFError, json.JSONDecodeError, zipfile.BadZipFile) as error:
         raise foreign from error
     except ValueError as error:  # NumPy's word for "that would need pickle": not an npz at all
         raise foreign if "pickle" in str(error) else error from None

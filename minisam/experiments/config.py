@@ -1,15 +1,9 @@
 """Everything that determines one training run, in one frozen record."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from minisam.checks import (
-    require_below_one,
-    require_count,
-    require_fraction,
-    require_nonnegative,
-    require_positive,
-)
+from minisam import checks
 from minisam.nn.models import MODELS
 from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, Schedule, StepDecay
 
@@ -56,24 +50,19 @@ class Config:
     seed: int = _option(0, "of weights, batches, augmentation and label noise")
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("model", tuple(MODELS)),
-            ("optimizer", OPTIMIZERS),
-            ("base", BASES),
-            ("schedule", SCHEDULES),
-        ):
-            if getattr(self, name) not in known:
-                got = getattr(self, name)
-                raise ValueError(f"unknown {name} {got!r}, expected one of {', '.join(known)}")
+        for option in fields(self):
+            known, got = option.metadata["choices"], getattr(self, option.name)
+            if known and got not in known:
+                raise ValueError(f"unknown {option.name} {got!r}, expected one of {', '.join(known)}")
         for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 0), ("seed", 0)):
-            require_count(name, getattr(self, name), least)
+            checks.require_count(name, getattr(self, name), least)
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
-        require_positive("lr", self.lr)
-        require_fraction("noise", self.noise)
-        require_below_one("label_smoothing", self.label_smoothing)
-        require_nonnegative("l1", self.l1)
-        require_nonnegative("l2", self.l2)
+        checks.require_positive("lr", self.lr)
+        checks.require_fraction("noise", self.noise)
+        checks.require_below_one("label_smoothing", self.label_smoothing)
+        checks.require_nonnegative("l1", self.l1)
+        checks.require_nonnegative("l2", self.l2)
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
         make_optimizer(self, steps_per_epoch=1)  # which checks its own numbers

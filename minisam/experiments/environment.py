@@ -1,6 +1,5 @@
 """What a result was computed with: versions, machine, threads."""
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -41,6 +40,6 @@ def environment() -> dict[str, Any]:
         "blas": ", ".join(sorted(set(blas))) or "unknown",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),
-        "cores": available_cores() or os.cpu_count(),
+        "cores": available_cores(),
         "threads": get_threads(),
     }

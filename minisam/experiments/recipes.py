@@ -5,7 +5,7 @@ size, by the error on a validation split of the *training* images whose labels w
 rest. Test images played no part. Its record is benchmarks/results/tuning.json.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from minisam.experiments.config import Config
@@ -51,7 +51,7 @@ class Preset:
 PRESETS = {
     "smoke": Preset(("mlp",), n_train=1000, epochs=4, seeds=2, n_test=2000),
     "quick": Preset(("mlp",), n_train=4000, epochs=15, seeds=3),
-    "full": Preset(("cnn",), n_train=4000, epochs=15, seeds=5),
+    "full": Preset(("cnn",), n_train=4000, epochs=12, seeds=5),
 }
 
 
@@ -65,18 +65,8 @@ def configs(preset: Preset) -> list[tuple[str, Config]]:
         for noise in preset.noise:
             for recipe in RECIPES[model]:
                 lr, weight_decay, rho = recipe.noisy if noise else recipe.clean
-                for seed in range(preset.seeds):
-                    config = Config(
-                        model=model,
-                        optimizer=recipe.optimizer,
-                        base=recipe.base,
-                        lr=lr,
-                        rho=rho,
-                        weight_decay=weight_decay,
-                        epochs=preset.epochs * recipe.passes,
-                        batch_size=preset.batch_size,
-                        noise=noise,
-                        seed=seed,
-                    )
-                    runs.append((recipe.label, config))
+                epochs, batch_size = preset.epochs * recipe.passes, preset.batch_size
+                config = Config(model, recipe.optimizer, recipe.base, lr, rho, noise=noise)
+                config = replace(config, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size)
+                runs += [(recipe.label, replace(config, seed=seed)) for seed in range(preset.seeds)]
     return runs

@@ -5,51 +5,42 @@ import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
 
 from minisam.experiments.files import replacing
-from minisam.experiments.plots import noise_title, settings
+from minisam.experiments.plots import in_setting, noise_title, settings
 
 WARNING = (
     "These are SYNTHETIC images, not CIFAR: no CIFAR-10 was found. "
     "`minisam data --fetch cifar10` downloads it (162 MB)."
 )
-HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", "SAM's reduction")
+SAMS = ("SAM(Momentum)", "SAM(Adam)")
+HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *SAMS)
 
 
-def _percent(value: float | None, low: float | None, high: float | None) -> str:
-    """An estimate in per cent with its half width."""
-    if value is None:
+def _percent(row: dict[str, Any] | None, key: str) -> str:
+    """An estimate in per cent, ± half its interval's width."""
+    if row is None:
         return "–"
-    if low is None or high is None:
-        return f"{100 * value:.1f}"
-    return f"{100 * value:.1f} ± {50 * (high - low):.1f}"
+    half = "" if row["ci_low"] is None else f" ± {50 * (row['ci_high'] - row['ci_low']):.1f}"
+    return f"{100 * row[key]:.1f}{half}"
 
 
 def rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, ...]]:
-    """The table of one setting as texts: a row for each optimizer."""
-    reduction = {
-        row["baseline"]: row
-        for row in results["comparisons"]
-        if (row["model"], row["noise"], row["candidate"]) == (model, noise, "SAM(Momentum)")
-    }
+    """The table of one setting as texts: a row for each optimizer, a column for each SAM."""
+
+    comparisons = in_setting(results, "comparisons", model, noise)
+    gains = {(row["baseline"], row["candidate"]): row for row in comparisons}
     table: list[tuple[str, ...]] = []
-    for row in results["summary"]:
-        if (row["model"], row["noise"]) != (model, noise):
-            continue
-        gain = reduction.get(row["optimizer"], {"error_reduction": None})
-        table.append(
-            (
-                row["optimizer"],
-                f"{row['gradient_evaluations']:,.0f}",
-                f"{row['seconds']:.1f}",
-                f"{100 * row['train_error']:.1f}",
-                _percent(row["test_error"], row["ci_low"], row["ci_high"]),
-                _percent(gain["error_reduction"], gain.get("ci_low"), gain.get("ci_high")),
-            )
-        )
+    for row in in_setting(results, "summary", model, noise):
+        name = row["optimizer"]
+        numbers = (f"{row['gradient_evaluations']:,.0f}", f"{row['seconds']:.1f}")
+        errors = (f"{100 * row['train_error']:.1f}", _percent(row, "test_error"))
+        reductions = (_percent(gains.get((name, sam)), "error_reduction") for sam in SAMS)
+        table.append((name, *numbers, *errors, *reductions))
     return table
 
 
@@ -65,9 +56,9 @@ def text_table(results: dict[str, Any]) -> str:
     data, config = results["dataset"], results["config"]
     blocks.append(
         f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, "
-        f"{config['seeds']} seeds, {config['epochs']} epochs. Errors in per cent ± 95 % interval "
-        "over\nseeds and test images; seconds of training in one run. Last column: how many errors "
-        "fewer SAM(Momentum)\nmakes than this row, in per cent of them, paired by seed and image."
+        f"{config['seeds']} seeds, {config['epochs']} epochs. Errors in per cent ± 95 % interval\n"
+        "over seeds and test images; seconds of training in one run. Last columns: how many\n"
+        "errors fewer each SAM makes than the row's optimizer, in per cent, paired by seed and image."
     )
     if data["synthetic"]:
         blocks.insert(0, WARNING)
@@ -75,22 +66,9 @@ def text_table(results: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-size: 15px; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; } figure { margin: 1.5rem 0; } figcaption { color: #555; }
-.warning { background: #fff1e6; border-left: 6px solid #d55e00; padding: .8rem 1rem; }
-code { background: #f4f4f4; padding: .1rem .3rem; }
-"""
-
 CAPTIONS = {
     "errors": "Test error. Rings: one seed each; dots: their mean; bars: 95 % confidence interval "
     "over seeds and test images.",
-    "reductions": "Relative error reduction of SAM against every other optimizer, with 95 % "
-    "confidence intervals, paired by seed and test image. Right of the line SAM errs less.",
     "curves": "Training loss (mean over each epoch's minibatches, at w, on the labels as trained) "
     "and test error against gradient evaluations, of which SAM spends two a step. Lines: mean over "
     "seeds; bands: from the lowest to the highest seed.",
@@ -104,9 +82,8 @@ def _html_table(header: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> str
     return f"<table>{line(header, 'th')}{''.join(line(cells, 'td') for cells in body)}</table>"
 
 
-def _facts(title: str, facts: dict[str, Any]) -> str:
-    body = [(str(key), str(value)) for key, value in facts.items()]
-    return f"<h2>{title}</h2>{_html_table(('', ''), body)}"
+def _facts(facts: dict[str, Any]) -> str:
+    return _html_table(("", ""), ((key, str(value)) for key, value in facts.items()))
 
 
 def _hyperparameters(results: dict[str, Any]) -> str:
@@ -134,36 +111,14 @@ def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
         f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>"
         for name, picture in pictures.items()
     )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Does SAM help on {data["name"]}?</title>
-<style>{STYLE}</style>
-<h1>Does SAM help on {data["name"]}?</h1>
-{warning if data["synthetic"] else ""}
-<p>Sharpness-aware minimization (SAM; Foret et al. 2021) takes every step along the gradient at the
-worst point within rho of the weights, so a step costs two gradients. Here it is compared with
-optimizers given as many epochs, and with Momentum given as many gradients (twice the epochs), on
-{data["n_train"]:,} training and {data["n_test"]:,} test images of {data["name"]}, with
-{config["seeds"]} seeds. Runs of one seed share initial weights, minibatches and redrawn labels.
-Hyper-parameters were chosen on a validation split of the training images, from a grid of the same
-size for every optimizer; test images played no part in the choice.</p>
-<h2>Errors</h2>
-<p>In per cent, ± 95 % confidence interval over seeds and test images; the train error counts
-redrawn labels as right. Last column: the relative error reduction of SAM(Momentum) against the
-row's optimizer. Seconds of training are for one run.</p>
-{tables}{figures}
-<h2>Hyper-parameters</h2>
-<p>Batch size {config["batch_size"]}, cosine learning rate; momentum's decay factor is 0.9.</p>
-{_hyperparameters(results)}
-{_facts("Data", data)}
-{_facts("Repeat it", {"command": config["command"], "preset": config["preset"]})}
-{_facts("Computed with", results["environment"])}
-</html>
-"""
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    facts = {key: html.escape(str(value)) for key, value in (data | config).items()}
+    parts = {"warning": warning if data["synthetic"] else "", "tables": tables, "figures": figures}
+    parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
+    return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
 
 
-def write_report(
-    folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray
-) -> Path:
+def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray) -> Path:
     """Write results.json, predictions.npz, the pictures and report.html; returns the report's path.
 
     predictions is (runs, test images), a row for each of results["runs"]; y_test is (test images,).

@@ -53,9 +53,7 @@ def _attempt(
         return failure
 
 
-def run_all(
-    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
-) -> list[Run | Diverged]:
+def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int) -> list[Run | Diverged]:
     """Train every config; `jobs` processes share the threads. Results do not depend on jobs.
 
     A run that diverges is no reason to lose the others: its place is taken by the exception.
@@ -124,21 +122,12 @@ def reproduce(
     predictions = np.array([run.test_predictions for run in runs], np.uint8)
     records = [_record(label, run) for label, run in zip(labels, runs, strict=True)]
     wrong = predictions != dataset.y_test
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     results = {
-        "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "synthetic": dataset.synthetic,
-            "n_train": len(dataset.y_train),
-            "n_test": len(dataset.y_test),
-            "checksum": dataset.checksum,
-        },
-        "environment": {**environment(), "jobs": jobs},
-        "config": {
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "preset": name,
-            **asdict(preset),
-        },
+        "dataset": {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
+        | {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)},
+        "environment": environment() | {"jobs": jobs},
+        "config": {"command": command, "preset": name} | asdict(preset),
         "runs": records,
         "summary": summarise(records, wrong),
         "comparisons": compare(records, wrong),
@@ -147,18 +136,13 @@ def reproduce(
 
 
 def _record(label: str, run: Run) -> dict[str, Any]:
-    return {
-        "model": run.config.model,
-        "optimizer": label,
-        "noise": run.config.noise,
-        "seed": run.config.seed,
-        "test_error": run.test_error,
-        "train_error": run.train_error,
-        "gradient_evaluations": run.gradient_evaluations,
-        "seconds": run.seconds,
-        "config": asdict(run.config),
-        "history": run.history,
-    }
+    config = asdict(run.config)
+    numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history")
+    return (
+        {key: config[key] for key in ("model", "noise", "seed")}
+        | {"optimizer": label, "config": config}
+        | {key: getattr(run, key) for key in numbers}
+    )
 
 
 def _groups(records: list[dict[str, Any]]) -> dict[tuple[str, float, str], list[int]]:
@@ -200,20 +184,11 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str, 
         for (other_model, other_noise, baseline), base in groups.items():
             if (other_model, other_noise) != (model, noise) or baseline.startswith("SAM"):
                 continue
-            reduction = error_reduction(wrong[base], wrong[rows])
-            same_cost = (
-                records[base[0]]["gradient_evaluations"] == records[rows[0]]["gradient_evaluations"]
-            )
+            estimate, low, high = error_reduction(wrong[base], wrong[rows])
+            costs = {records[i]["gradient_evaluations"] for i in (base[0], rows[0])}
             comparisons.append(
-                {
-                    "model": model,
-                    "noise": noise,
-                    "baseline": baseline,
-                    "candidate": candidate,
-                    "matched": "gradients" if same_cost else "epochs",
-                    "error_reduction": reduction.estimate,
-                    "ci_low": reduction.low,
-                    "ci_high": reduction.high,
-                }
+                {"model": model, "noise": noise, "baseline": baseline, "candidate": candidate}
+                | {"matched": "gradients" if len(costs) == 1 else "epochs"}
+                | {"error_reduction": estimate, "ci_low": low, "ci_high": high}
             )
     return comparisons

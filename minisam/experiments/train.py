@@ -129,9 +129,7 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     test_error = float(np.mean(predictions != data.y_test))
     history[-1]["test_error"] = test_error
     train_error = error_rate(net, theta, data.x_train, labels)
-    return Run(
-        config, theta, history, predictions, train_error, test_error, round(evaluations), seconds
-    )
+    return Run(config, theta, history, predictions, train_error, test_error, round(evaluations), seconds)
 
 
 def _learning_rate(optimizer: Any) -> Any:

@@ -14,8 +14,6 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-TYPES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
-
 _kernels: list["Kernel"] = []
 _compiled: set[np.dtype] = set()
 _lock = threading.Lock()
@@ -37,7 +35,7 @@ class Kernel:
 
     def compile(self, dtype: np.dtype) -> None:
         self.run.disable_compile(False)
-        self.run.compile(self.signature.replace("T", TYPES[dtype]))
+        self.run.compile(self.signature.replace("T", dtype.name))
         self.run.disable_compile()  # other layouts or types are a mistake, not a reason to compile
 
 
@@ -52,11 +50,11 @@ def compile_all(dtype: np.dtype) -> None:
     Raises:
         TypeError: a dtype other than float32 and float64.
     """
-    if dtype not in TYPES:
+    if dtype not in (np.float32, np.float64):
         raise TypeError(f"minisam computes in float32 or float64, got {dtype}")
     with _lock:
         if dtype not in _compiled and not numba.config.DISABLE_JIT:
-            label = f"compiling the {TYPES[dtype]} kernels (once; kept on disk)"
+            label = f"compiling the {dtype.name} kernels (once; kept on disk)"
             for one in tqdm(_kernels, desc=label, delay=0.5, leave=False, unit="kernel"):
                 one.compile(dtype)
         _compiled.add(dtype)

@@ -65,9 +65,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
     return _correlate(x, W, b, stride, padding, out)
 
 
-def _correlate(
-    x: Array, W: Array, b: Array | None, stride: int, padding: Pair, out: Array
-) -> Array:
+def _correlate(x: Array, W: Array, b: Array | None, stride: int, padding: Pair, out: Array) -> Array:
     N, H_out, W_out, F = out.shape
     kH, kW, C, _ = W.shape
     x = dense(x)
@@ -90,9 +88,7 @@ def _correlate(
     return out
 
 
-def conv2d_weight_grad(
-    x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array
-) -> None:
+def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db; see `reference.conv2d_weight_grad`."""
     N, H_out, W_out, F = dy.shape
     kH, kW, C, _ = dW.shape

@@ -1,4 +1,4 @@
-"""Pooling, an image at a time (twins in `reference`).
+"""Max pooling, an image at a time (twins in `reference`).
 
 The innermost loop runs over channels, which are contiguous, so that it vectorises.
 """
@@ -44,36 +44,6 @@ def max_pool_image_grad(dy, winner, size, stride, dx):
                         to[k] += g[k] if place[k] == i * size + j else zero
 
 
-@kernel("void(T[:,:,::1], i8, i8, T[:,:,::1])")
-def avg_pool_image(x, size, stride, y):
-    H_out, W_out, C = y.shape
-    for r in range(H_out):
-        for c in range(W_out):
-            total = y[r, c]
-            total[:] = 0
-            for i in range(size):
-                for j in range(size):
-                    value = x[r * stride + i, c * stride + j]
-                    for k in range(C):
-                        total[k] += value[k]
-            for k in range(C):
-                total[k] /= size * size
-
-
-@kernel("void(T[:,:,::1], i8, i8, T[:,:,::1])")
-def avg_pool_image_grad(dy, size, stride, dx):
-    H_out, W_out, C = dy.shape
-    dx[:] = 0
-    for r in range(H_out):
-        for c in range(W_out):
-            g = dy[r, c]
-            for i in range(size):
-                for j in range(size):
-                    to = dx[r * stride + i, c * stride + j]
-                    for k in range(C):
-                        to[k] += g[k] / (size * size)
-
-
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
     x, pool = dense(x), max_pool_image[x.dtype]
@@ -85,18 +55,4 @@ def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array
     """dL/dx into out; see `reference.max_pool2d_grad`."""
     dy, pool = dense(dy), max_pool_image_grad[dy.dtype]
     parallel_for(lambda n: pool(dy[n], winner[n], size, stride, out[n]), len(dy))
-    return out
-
-
-def avg_pool2d(x: Array, size: int, stride: int, out: Array) -> Array:
-    """Each window's mean into out; see `reference.avg_pool2d`."""
-    x, pool = dense(x), avg_pool_image[x.dtype]
-    parallel_for(lambda n: pool(x[n], size, stride, out[n]), len(x))
-    return out
-
-
-def avg_pool2d_grad(dy: Array, size: int, stride: int, out: Array) -> Array:
-    """dL/dx into out; see `reference.avg_pool2d_grad`."""
-    dy, pool = dense(dy), avg_pool_image_grad[dy.dtype]
-    parallel_for(lambda n: pool(dy[n], size, stride, out[n]), len(dy))
     return out

@@ -25,9 +25,7 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
 def _pad(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
     """x with zeros around it: `padding` rows above and columns before, the rest as out needs."""
     ends = [(n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True)]
-    after = [
-        max(0, end - size - p) for end, size, p in zip(ends, x.shape[1:3], padding, strict=True)
-    ]
+    after = [max(0, end - size - p) for end, size, p in zip(ends, x.shape[1:3], padding, strict=True)]
     return np.pad(x, ((0, 0), (padding[0], after[0]), (padding[1], after[1]), (0, 0)))
 
 
@@ -49,9 +47,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
     return out
 
 
-def conv2d_weight_grad(
-    x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array
-) -> None:
+def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """dW[i,j,k,f] = Σ_{n,r,c} x[n, r·stride + i - above, …, k] dy[n,r,c,f] and db[f] = Σ dy."""
     kernel, out_size = dW.shape[:2], dy.shape[1:3]
     windows = _windows(_pad(x, kernel, stride, padding, out_size), kernel, stride, out_size)
@@ -99,16 +95,20 @@ def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array
 
 def avg_pool2d(x: Array, size: int, stride: int, out: Array) -> Array:
     """The mean of each size × size window; shapes as in `max_pool2d`."""
-    out[...] = _windows(x, (size, size), stride, out.shape[1:3]).mean(axis=(-2, -1))
+    _, H_out, W_out, _ = out.shape
+    out[...] = 0
+    for i, j in np.ndindex(size, size):  # a pass over contiguous channels for each place
+        out += x[:, i : i + stride * H_out : stride, j : j + stride * W_out : stride]
+    out /= size**2
     return out
 
 
 def avg_pool2d_grad(dy: Array, size: int, stride: int, out: Array) -> Array:
     """dL/dx (out, the shape of x): each window spreads dy / size² over its inputs."""
-    out[...] = 0
     _, H_out, W_out, _ = dy.shape
+    out[...], share = 0, dy / size**2
     for i, j in np.ndindex(size, size):
-        out[:, i : i + stride * H_out : stride, j : j + stride * W_out : stride] += dy / size**2
+        out[:, i : i + stride * H_out : stride, j : j + stride * W_out : stride] += share
     return out
 
 
@@ -140,33 +140,14 @@ def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
     return np.add(theta, scale * g.astype(np.float64), out=out, casting="same_kind")
 
 
-def momentum_update(
-    theta: Array,
-    g: Array,
-    velocity: Array,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
+def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     """v ← μ v + g', θ ← θ - lr v with g' = g + λθ; Nesterov: θ ← θ - lr (g' + μ v). In place."""
     g = g + weight_decay * theta
     velocity[...] = momentum * velocity + g
     theta -= lr * (g + momentum * velocity if nesterov else velocity)
 
 
-def adam_update(
-    theta: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    step_size: float,
-    shrink: float,
-    beta1: float,
-    beta2: float,
-    root_bias2: float,
-    eps: float,
-) -> None:
+def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
     """θ ← shrink θ - step_size m / (√v / root_bias2 + eps), after m and v took in g. In place."""
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g * g

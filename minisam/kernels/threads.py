@@ -25,9 +25,8 @@ def available_cores() -> int:
     >>> available_cores() >= 1
     True
     """
-    if hasattr(os, "sched_getaffinity"):  # Linux: what taskset or a batch system left us
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    # Linux: what taskset or a batch system left us
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _n_threads: int | None = None

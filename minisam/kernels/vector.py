@@ -109,32 +109,13 @@ def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
     return out
 
 
-def momentum_update(
-    theta: Array,
-    g: Array,
-    velocity: Array,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
+def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     """One step of heavy-ball or Nesterov momentum, in place; see `reference.momentum_update`."""
     scalars = (lr, momentum, weight_decay, nesterov)
     _blockwise(momentum_block[theta.dtype], theta, _flat(g), velocity, scalars=scalars)
 
 
-def adam_update(
-    theta: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    step_size: float,
-    shrink: float,
-    beta1: float,
-    beta2: float,
-    root_bias2: float,
-    eps: float,
-) -> None:
+def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
     """One step of Adam, in place; see `reference.adam_update`."""
     scalars = (step_size, shrink, beta1, beta2, root_bias2, eps)
     _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)

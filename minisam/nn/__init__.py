@@ -6,28 +6,12 @@ from minisam.nn.env import Arena, Env
 from minisam.nn.layer import Layer
 from minisam.nn.layers import Flatten, Linear, ReLU, Tanh
 from minisam.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
-from minisam.nn.models import build, cnn, mlp, reference_cnn
+from minisam.nn.models import build, cnn, mlp
 from minisam.nn.network import Sequential
 from minisam.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
 __all__ = [
-    "Arena",
-    "AvgPool2d",
-    "BatchLoss",
-    "Conv2d",
-    "Env",
-    "Flatten",
-    "GlobalAvgPool2d",
-    "Layer",
-    "Linear",
-    "MaxPool2d",
-    "MeanSquaredError",
-    "ReLU",
-    "Sequential",
-    "SoftmaxCrossEntropy",
-    "Tanh",
-    "build",
-    "cnn",
-    "mlp",
-    "reference_cnn",
-]
+    "Arena", "AvgPool2d", "BatchLoss", "Conv2d", "Env", "Flatten", "GlobalAvgPool2d", "Layer",
+    "Linear", "MaxPool2d", "MeanSquaredError", "ReLU", "Sequential", "SoftmaxCrossEntropy", "Tanh",
+    "build", "cnn", "mlp",
+]  # fmt: skip

@@ -28,12 +28,7 @@ class BatchLoss:
     """
 
     def __init__(
-        self,
-        net: Sequential,
-        x: Array,
-        y: Array,
-        loss: Loss | None = None,
-        arena: Arena | None = None,
+        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, arena: Arena | None = None
     ) -> None:
         self.net, self.x, self.y = net, x, y
         self.loss = loss or SoftmaxCrossEntropy()

@@ -59,28 +59,25 @@ class Conv2d(Layer):
 
     def _geometry(self, image: Shape) -> tuple[Shape, tuple[int, int]]:
         """(H_out, W_out) and the zeros (above, before) the image."""
-        if self.padding == "same":
-            sizes = [-(-n // self.stride) for n in image]
-            zeros = [
-                max((out - 1) * self.stride + k - n, 0)
-                for out, k, n in zip(sizes, self._kernel, image, strict=True)
-            ]
-            return tuple(sizes), (zeros[0] // 2, zeros[1] // 2)
-        pads = _pair(self.padding)
-        sizes = [
-            (n + 2 * p - k) // self.stride + 1
-            for n, p, k in zip(image, pads, self._kernel, strict=True)
-        ]
-        return tuple(sizes), pads
+        pads = ("same", "same") if self.padding == "same" else _pair(self.padding)
+        axes = zip(image, self._kernel, pads, strict=True)
+        sizes, zeros = zip(*(self._along(*axis) for axis in axes), strict=True)
+        return sizes, (zeros[0], zeros[1])
+
+    def _along(self, n: int, k: int, pad: Any) -> tuple[int, int]:
+        """The output's size along one axis, and the zeros before it."""
+        if pad == "same":
+            n_out = -(-n // self.stride)
+            return n_out, max((n_out - 1) * self.stride + k - n, 0) // 2
+        return (n + 2 * pad - k) // self.stride + 1, pad
 
     def output_shape(self, input_shape):
         if len(input_shape) != 3 or input_shape[2] != self.c_in:
             raise self.refuse(f"(N, H, W, {self.c_in})", input_shape)
         sizes, _ = self._geometry(input_shape[:2])
         if min(sizes) < 1:
-            H, W = (1, 1)
-            if self.padding != "same":
-                H, W = (k - 2 * p for k, p in zip(self._kernel, _pair(self.padding), strict=True))
+            pads = (0, 0) if self.padding == "same" else _pair(self.padding)
+            H, W = (k - 2 * p for k, p in zip(self._kernel, pads, strict=True))
             raise self.refuse(f"(N, H ≥ {H}, W ≥ {W}, {self.c_in})", input_shape)
         return (*sizes, self.c_out)
 

@@ -45,13 +45,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def backward(
-        self,
-        params: list[Array],
-        cache: Any,
-        dy: Array,
-        grads: list[Array],
-        env: Env,
-        wants_dx=True,
+        self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env, wants_dx=True
     ) -> Any:
         """Assign dL/dparams into grads and return dL/dx.
 

@@ -16,15 +16,8 @@ def mlp(input_shape: Shape, n_classes: int) -> Sequential:
     820874
     """
     size = Flatten().output_shape(input_shape)[0]
-    layers = [
-        Flatten(),
-        Linear(size, 256),
-        ReLU(),
-        Linear(256, 128),
-        ReLU(),
-        Linear(128, n_classes),
-    ]
-    return Sequential(layers, input_shape)
+    hidden = [Linear(size, 256), ReLU(), Linear(256, 128), ReLU()]
+    return Sequential([Flatten(), *hidden, Linear(128, n_classes)], input_shape)
 
 
 def cnn(input_shape: Shape, n_classes: int) -> Sequential:
@@ -42,26 +35,7 @@ def cnn(input_shape: Shape, n_classes: int) -> Sequential:
     return Sequential([*layers, Flatten(), Linear(features, n_classes)], input_shape)
 
 
-def reference_cnn(input_shape: Shape, n_classes: int) -> Sequential:
-    """A wider CNN for speed comparisons: 32, 32 and 64 channels and two 2×2 pools.
-
-    >>> reference_cnn((32, 32, 3), 10).n_params
-    69610
-    """
-    H, W, C = input_shape
-    layers = [
-        *(Conv2d(C, 32, 3), ReLU(), Conv2d(32, 32, 3), ReLU(), MaxPool2d(2)),
-        *(Conv2d(32, 64, 3), ReLU(), MaxPool2d(2)),
-        *(Flatten(), Linear(64 * (H // 4) * (W // 4), n_classes)),
-    ]
-    return Sequential(layers, input_shape)
-
-
-MODELS: dict[str, Callable[[Shape, int], Sequential]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "reference-cnn": reference_cnn,
-}
+MODELS: dict[str, Callable[[Shape, int], Sequential]] = {"mlp": mlp, "cnn": cnn}
 
 
 def build(name: str, input_shape: Shape, n_classes: int) -> Sequential:

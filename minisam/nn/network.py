@@ -43,9 +43,7 @@ class Sequential:
                 self.shapes.append(layer.output_shape(self.shapes[-1]))
             except ValueError as error:
                 raise ValueError(f"layer {i}: {error}") from None
-        sizes = [
-            sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers
-        ]
+        sizes = [sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers]
         ends = np.cumsum([0, *sizes]).tolist()
         self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.n_params: int = ends[-1]
@@ -95,13 +93,7 @@ class Sequential:
         return x, caches
 
     def backward(
-        self,
-        theta: Array,
-        caches: list[Any],
-        dy: Array,
-        grad: Array,
-        env: Env,
-        wants_dx: bool = False,
+        self, theta: Array, caches: list[Any], dy: Array, grad: Array, env: Env, wants_dx: bool = False
     ) -> Array | None:
         """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
         params, grads = self.params(theta), self.params(grad)
@@ -144,10 +136,7 @@ class Sequential:
     def check(self, theta: Array, x: Array, finite: bool = False) -> None:
         """Raise ValueError or TypeError, naming the argument, unless theta and x fit."""
         if theta.shape != (self.n_params,) or not theta.flags.c_contiguous:
-            raise ValueError(
-                f"expected theta as one contiguous vector of shape ({self.n_params},), "
-                f"got {theta.shape}"
-            )
+            raise ValueError(f"expected theta as a contiguous vector ({self.n_params},), got {theta.shape}")
         if theta.dtype not in (np.float32, np.float64):
             raise TypeError(f"expected theta in float32 or float64, got {theta.dtype}")
         if x.shape[1:] != self.input_shape or not len(x):

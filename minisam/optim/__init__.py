@@ -5,13 +5,5 @@ from minisam.optim.sam import SAM
 from minisam.optim.schedules import Cosine, Schedule, StepDecay, value_at
 
 __all__ = [
-    "GD",
-    "SAM",
-    "Adam",
-    "Cosine",
-    "Momentum",
-    "Optimizer",
-    "Schedule",
-    "StepDecay",
-    "value_at",
-]
+    "GD", "SAM", "Adam", "Cosine", "Momentum", "Optimizer", "Schedule", "StepDecay", "value_at",
+]  # fmt: skip

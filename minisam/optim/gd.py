@@ -35,16 +35,12 @@ class Optimizer:
                 dtype, or a theta unlike that of the first step.
         """
         if theta.ndim != 1 or not (theta.flags.c_contiguous and theta.flags.writeable):
-            raise ValueError(
-                f"expected theta as a contiguous, writeable vector, got shape {theta.shape}, "
-                f"strides {theta.strides}, writeable {theta.flags.writeable}"
-            )
+            layout = f"shape {theta.shape}, strides {theta.strides}, writeable {theta.flags.writeable}"
+            raise ValueError(f"expected theta as a contiguous, writeable vector, got {layout}")
         at_theta, g = self.gradient(theta, objective)
         if (g.shape, g.dtype) != (theta.shape, theta.dtype):
-            raise ValueError(
-                f"expected a gradient like theta, {theta.shape} {theta.dtype}, "
-                f"got {g.shape} {g.dtype}"
-            )
+            like = f"{theta.shape} {theta.dtype}"
+            raise ValueError(f"expected a gradient like theta, {like}, got {g.shape} {g.dtype}")
         self.update(theta, g)
         return at_theta
 
@@ -66,10 +62,8 @@ class _FirstOrder(Optimizer):
             setattr(self, name, np.zeros_like(theta))
         moment: Array = getattr(self, name)
         if moment.shape != theta.shape or moment.dtype != theta.dtype:
-            raise ValueError(
-                f"{type(self).__name__} began with theta of shape {moment.shape} {moment.dtype}, "
-                f"got {theta.shape} {theta.dtype}; every theta needs an optimizer of its own"
-            )
+            began, got = f"{moment.shape} {moment.dtype}", f"{theta.shape} {theta.dtype}"
+            raise ValueError(f"{type(self).__name__} began with a theta {began}, got {got}; use a new one")
         return moment
 
 
@@ -122,9 +116,7 @@ class Momentum(_FirstOrder):
     def update(self, theta: Array, g: Array) -> None:
         velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
         self.t += 1
-        kernels.momentum_update(
-            theta, g, velocity, lr, self.momentum, self.weight_decay, self.nesterov
-        )
+        kernels.momentum_update(theta, g, velocity, lr, self.momentum, self.weight_decay, self.nesterov)
 
 
 @dataclass
@@ -158,17 +150,8 @@ class Adam(_FirstOrder):
 
     def update(self, theta: Array, g: Array) -> None:
         m, v = self._moment("m", theta), self._moment("v", theta)
-        lr = value_at(self.lr, self.t)
+        lr, beta1, beta2 = value_at(self.lr, self.t), self.beta1, self.beta2
         self.t += 1
-        kernels.adam_update(
-            theta,
-            g,
-            m,
-            v,
-            step_size=lr / (1 - self.beta1**self.t),
-            shrink=1 - lr * self.weight_decay,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            root_bias2=math.sqrt(1 - self.beta2**self.t),
-            eps=self.eps,
-        )
+        step_size, root_bias2 = lr / (1 - beta1**self.t), math.sqrt(1 - beta2**self.t)
+        shrink = 1 - lr * self.weight_decay
+        kernels.adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, self.eps)
