@@ -2,7 +2,7 @@
 
 The numbers were chosen by `python benchmarks/tune.py`, for every optimizer from a grid of the same
 size, by the error on a validation split of the *training* images whose labels were as noisy as the
-rest. Test images played no part. Its record is benchmarks/results/tuning.json.
+rest. Test images played no part. Its records are benchmarks/results/tuning-*.json.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,16 @@ MLP = (
     Recipe("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.02, 0.1), (0.01, 0.02, 0.1)),
     Recipe("SAM(Adam)", "sam", "adam", 1, (0.001, 0.3, 0.2), (0.001, 1, 0.1)),
 )
-RECIPES: dict[str, tuple[Recipe, ...]] = {"mlp": MLP, "cnn": MLP}
+CNN = (
+    # passes; lr, weight decay, rho on clean labels; the same on noisy labels
+    Recipe("GD", "gd", "gd", 1, (0.1, 0.005, 0), (0.03, 0.005, 0)),
+    Recipe("Momentum", "momentum", "momentum", 1, (0.01, 0.005, 0), (0.01, 0.005, 0)),
+    Recipe("Momentum, 2× epochs", "momentum", "momentum", 2, (0.01, 0.005, 0), (0.003, 0.005, 0)),
+    Recipe("Adam", "adam", "adam", 1, (0.002, 0.3, 0), (0.002, 0.3, 0)),
+    Recipe("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.005, 0.02), (0.01, 0.005, 0.02)),
+    Recipe("SAM(Adam)", "sam", "adam", 1, (0.001, 0.3, 0.02), (0.001, 0.3, 0.02)),
+)
+RECIPES: dict[str, tuple[Recipe, ...]] = {"mlp": MLP, "cnn": CNN}
 NOISY = 0.4
 
 

@@ -18,7 +18,7 @@ WARNING = (
     "`minisam data --fetch cifar10` downloads it (162 MB)."
 )
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
-HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *SAMS)
+HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
 
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:
@@ -51,14 +51,15 @@ def text_table(results: dict[str, Any]) -> str:
         table = [HEADER, *rows(results, model, noise)]
         lines = [noise_title(model, noise)]
         for name, *cells in table:
-            lines.append(f"  {name:<20}" + "".join(f"{cell:>16}" for cell in cells))
+            widths = [max(len(head), 10) + 3 for head in HEADER[1:]]
+            lines.append(f"  {name:<19}" + "".join(map(str.rjust, cells, widths)))
         blocks.append("\n".join(lines))
     data, config = results["dataset"], results["config"]
     blocks.append(
         f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, "
         f"{config['seeds']} seeds, {config['epochs']} epochs. Errors in per cent ± 95 % interval\n"
-        "over seeds and test images; seconds of training in one run. Last columns: how many\n"
-        "errors fewer each SAM makes than the row's optimizer, in per cent, paired by seed and image."
+        "over seeds and test images; seconds of training in one run. A gain is how many errors\n"
+        "fewer that SAM makes than the row's optimizer, in per cent, paired by seed and image."
     )
     if data["synthetic"]:
         blocks.insert(0, WARNING)
@@ -112,7 +113,7 @@ def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
         for name, picture in pictures.items()
     )
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    facts = {key: html.escape(str(value)) for key, value in (data | config).items()}
+    facts = {key: html.escape(str(value)) for key, value in (config | data).items()}
     parts = {"warning": warning if data["synthetic"] else "", "tables": tables, "figures": figures}
     parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
     return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
