@@ -115,7 +115,7 @@ def reproduce(
     dataset = dataset.first(n_train=preset.n_train, n_test=preset.n_test)
     labels, todo = zip(*configs(preset), strict=True)
     runs = []
-    for outcome in run_all(list(todo), dataset, max(1, preset.epochs // 5), jobs):
+    for outcome in run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs):
         if isinstance(outcome, Diverged):
             raise outcome
         runs.append(outcome)
