@@ -9,6 +9,7 @@ import pytest
 
 from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
 from minisam.experiments import Config, Diverged, Model, Prepared, load_model, save_model, train
+from minisam.experiments.config import make_optimizer
 from minisam.experiments.train import error_rate, network
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build
@@ -108,6 +109,8 @@ def test_learning_rate_follows_the_schedule(data):
     assert rates == pytest.approx([0.01 / 4, 0.01, 0.0075, 0.0025])
     steps = train(replace(TINY, epochs=4, schedule="step"), data).history
     assert [record["lr"] for record in steps] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
+    schedule = make_optimizer(replace(TINY, epochs=4, schedule="step"), steps_per_epoch=4).lr
+    assert [schedule(step) for step in (7, 8, 11, 12)] == pytest.approx([0.01, 1e-3, 1e-3, 1e-4])
 
 
 def test_evaluation_on_the_way_changes_nothing(data):
@@ -127,7 +130,7 @@ def test_a_diverging_run_stops_and_says_where_and_what_to_try(data, optimizer):
     config = replace(TINY, optimizer=optimizer, base="gd", lr=1e6, epochs=5)
     with (
         pytest.warns(RuntimeWarning),
-        pytest.raises(Diverged, match=r"epoch \d, step \d+; lower --lr \(now 1e\+06\)") as failure,
+        pytest.raises(Diverged, match=r"epoch [12], step \d+; lower --lr \(now 1e\+06\)") as failure,
     ):
         train(config, data)
     assert ("--rho" in str(failure.value)) == (optimizer == "sam")
