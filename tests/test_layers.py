@@ -306,7 +306,7 @@ def test_impossible_configurations_are_refused(make, message):
         (Conv2d(3, 2, 3), (8, 8, 1), r"Conv2d expected .*\(N, H, W, 3\), got \(N, 8, 8, 1\)"),
         (Conv2d(3, 2, 3), (3,), r"Conv2d expected .* got \(N, 3\)"),
         (Conv2d(1, 2, (5, 3), padding=(1, 0)), (2, 9, 1), "H ≥ 3, W ≥ 3"),
-        (Conv2d(1, 2, 3), (0, 5, 1), r"Conv2d expected .* got \(N, 0, 5, 1\)"),
+        (Conv2d(1, 2, 3), (0, 5, 1), r"Conv2d expected .*H ≥ 1, W ≥ 1.* got \(N, 0, 5, 1\)"),
         (MaxPool2d(3), (2, 5, 1), r"MaxPool2d expected .*H ≥ 3.* got \(N, 2, 5, 1\)"),
         (AvgPool2d(3), (5, 2, 1), r"AvgPool2d expected .*W ≥ 3.* got \(N, 5, 2, 1\)"),
         (MaxPool2d(2), (8,), r"MaxPool2d expected .* got \(N, 8\)"),

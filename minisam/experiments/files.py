@@ -31,7 +31,6 @@ def require_writable(folder: Path) -> None:
     """Raise OSError, naming the folder, unless files can be made in it (it is made if missing)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(f"can't write to output folder {folder}: {error.strerror}") from error

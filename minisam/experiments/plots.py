@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-# SAM and its own baseline are strong and differ in dash as well; the others stay in the background.
+# Without colours, too: SAM is solid, its baselines are dashed or dotted.
 STYLES = {
     "GD": ("#999999", ":"),
     "Momentum": ("#0072B2", "--"),

@@ -1,8 +1,8 @@
 """What is compared, and with which hyper-parameters.
 
 The numbers were chosen by `python benchmarks/tune.py`, for every optimizer from a grid of the same
-size, by the error on a validation split of the *training* images whose labels were as noisy as the
-rest. Test images played no part. Its records are benchmarks/results/tuning-*.json.
+size, by the error on a validation split of CIFAR-10's *training* images whose labels were as noisy
+as the rest. Test images played no part. Its records are benchmarks/results/tuning-*.json.
 """
 
 from dataclasses import dataclass, replace

@@ -14,8 +14,7 @@ from minisam.experiments.files import replacing
 from minisam.experiments.plots import in_setting, noise_title, settings
 
 WARNING = (
-    "These are SYNTHETIC images, not CIFAR: no CIFAR-10 was found. "
-    "`minisam data --fetch cifar10` downloads it (162 MB)."
+    "These are SYNTHETIC images, not CIFAR. `minisam data --fetch cifar10` downloads the real ones (162 MB)."
 )
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
 HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
@@ -31,7 +30,6 @@ def _percent(row: dict[str, Any] | None, key: str) -> str:
 
 def rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, ...]]:
     """The table of one setting as texts: a row for each optimizer, a column for each SAM."""
-
     comparisons = in_setting(results, "comparisons", model, noise)
     gains = {(row["baseline"], row["candidate"]): row for row in comparisons}
     table: list[tuple[str, ...]] = []
@@ -47,11 +45,11 @@ def rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, .
 def text_table(results: dict[str, Any]) -> str:
     """The comparison as plain text, for the terminal and the README."""
     blocks = []
+    widths = [max(len(head), 10) + 3 for head in HEADER[1:]]
     for model, noise in settings(results):
         table = [HEADER, *rows(results, model, noise)]
         lines = [noise_title(model, noise)]
         for name, *cells in table:
-            widths = [max(len(head), 10) + 3 for head in HEADER[1:]]
             lines.append(f"  {name:<19}" + "".join(map(str.rjust, cells, widths)))
         blocks.append("\n".join(lines))
     data, config = results["dataset"], results["config"]

@@ -62,15 +62,10 @@ def _row_blocks(n_rows: int, bytes_per_row: int, most: int | None = None) -> lis
 
 def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
     """Write the convolution of x with W, plus b, into out; see `reference.conv2d`."""
-    return _correlate(x, W, b, stride, padding, out)
-
-
-def _correlate(x: Array, W: Array, b: Array | None, stride: int, padding: Pair, out: Array) -> Array:
     N, H_out, W_out, F = out.shape
     kH, kW, C, _ = W.shape
-    x = dense(x)
+    x, b = dense(x), dense(b)
     W_matrix = dense(W).reshape(kH * kW * C, F)
-    b = b if b is None else dense(b)
     y = out.reshape(N * H_out * W_out, F)
     unfolded, biased = unfold[x.dtype], add_bias[x.dtype]
     blocks = _row_blocks(N * H_out, W_out * kH * kW * C * x.itemsize)
@@ -81,8 +76,7 @@ def _correlate(x: Array, W: Array, b: Array | None, stride: int, padding: Pair, 
         unfolded(x, kH, kW, stride, *padding, H_out, W_out, first, windows)
         part = y[first * W_out : last * W_out]
         np.matmul(windows, W_matrix, out=part)
-        if b is not None:
-            biased(part, b)
+        biased(part, b)
 
     parallel_for(block, len(blocks))
     return out
@@ -120,10 +114,10 @@ def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Arra
     by 180° and its channel axes swapped. Nothing is scattered, so blocks never write to one place.
     """
     N, H_out, W_out, F = dy.shape
-    kH, kW, _, _ = W.shape
+    kH, kW, C, _ = W.shape
     if stride > 1:
         spread = np.zeros((N, (H_out - 1) * stride + 1, (W_out - 1) * stride + 1, F), dy.dtype)
         spread[:, ::stride, ::stride] = dy
         dy = spread
     turned = W[::-1, ::-1].transpose(0, 1, 3, 2)
-    return _correlate(dy, turned, None, 1, (kH - 1 - padding[0], kW - 1 - padding[1]), out)
+    return conv2d(dy, turned, np.zeros(C, dy.dtype), 1, (kH - 1 - padding[0], kW - 1 - padding[1]), out)

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from minisam import kernels
 from minisam.checks import require_count
 from minisam.nn.layer import Layer, Shape, he_normal
@@ -59,8 +57,7 @@ class Conv2d(Layer):
 
     def _geometry(self, image: Shape) -> tuple[Shape, tuple[int, int]]:
         """(H_out, W_out) and the zeros (above, before) the image."""
-        pads = ("same", "same") if self.padding == "same" else _pair(self.padding)
-        axes = zip(image, self._kernel, pads, strict=True)
+        axes = zip(image, self._kernel, _pair(self.padding), strict=True)
         sizes, zeros = zip(*(self._along(*axis) for axis in axes), strict=True)
         return sizes, (zeros[0], zeros[1])
 
@@ -76,8 +73,8 @@ class Conv2d(Layer):
             raise self.refuse(f"(N, H, W, {self.c_in})", input_shape)
         sizes, _ = self._geometry(input_shape[:2])
         if min(sizes) < 1:
-            pads = (0, 0) if self.padding == "same" else _pair(self.padding)
-            H, W = (k - 2 * p for k, p in zip(self._kernel, pads, strict=True))
+            axes = zip(self._kernel, _pair(self.padding), strict=True)
+            H, W = (1 if pad == "same" else k - 2 * pad for k, pad in axes)
             raise self.refuse(f"(N, H ≥ {H}, W ≥ {W}, {self.c_in})", input_shape)
         return (*sizes, self.c_out)
 
@@ -103,9 +100,9 @@ class Conv2d(Layer):
 
 
 def _is_pair(value: Any, least: int) -> bool:
-    values = value if isinstance(value, tuple) else (value, value)
+    values = _pair(value)
     return len(values) == 2 and all(hasattr(v, "__index__") and v >= least for v in values)
 
 
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int | np.integer) else tuple(value)
+def _pair(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value, value)
