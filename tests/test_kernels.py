@@ -67,8 +67,11 @@ def convolution(d):
     """Shapes of x, W and y, stride and padding; y of any size, as the kernels allow it."""
     N, C, F = d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)
     (H, width), (H_out, W_out), (kH, kW) = (d.draw(pairs(1, n)) for n in (8, 9, 6))
+    stride = d.integer(1, 3)
+    if d.draw(st.booleans()):  # what has a kernel of its own
+        kH, kW, stride, C, F = 3, 3, 1, d.integer(16, 18), d.integer(16, 18)
     shapes = (N, H, width, C), (kH, kW, C, F), (N, H_out, W_out, F)
-    return *shapes, {"stride": d.integer(1, 3), "padding": d.draw(pairs(0, 7))}
+    return *shapes, {"stride": stride, "padding": d.draw(pairs(0, 7))}
 
 
 def conv2d(d):
@@ -231,10 +234,10 @@ def test_twins_have_the_same_parameters(name):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_convolutions_cut_into_many_blocks_equal_their_twins(dtype, stride):
+@pytest.mark.parametrize(("stride", "F"), [(1, 5), (2, 5), (1, 16)])
+def test_convolutions_cut_into_many_blocks_equal_their_twins(dtype, stride, F):
     rng = np.random.default_rng(0)
-    N, side, C, F = 20, 32 // stride, 16, 5
+    N, side, C = 20, 32 // stride, 16
     x = rng.standard_normal((N, 32, 32, C)).astype(dtype)
     W, b = rng.standard_normal((3, 3, C, F)).astype(dtype), np.ones(F, dtype)
     dy = rng.standard_normal((N, side, side, F)).astype(dtype)

@@ -408,8 +408,8 @@ def mlp():
 
 
 def cnn():
-    layers = [Conv2d(3, 8, 3), ReLU(), MaxPool2d(2), Conv2d(8, 8, 3), ReLU(), Flatten()]
-    return Sequential([*layers, Linear(8 * 12 * 11, 10)], input_shape=(24, 22, 3))
+    layers = [Conv2d(3, 16, 3), ReLU(), MaxPool2d(2), Conv2d(16, 16, 3), ReLU(), Flatten()]
+    return Sequential([*layers, Linear(16 * 12 * 11, 10)], input_shape=(24, 22, 3))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -426,11 +426,11 @@ def test_the_bits_do_not_depend_on_the_threads(make, n, dtype, rng):
 
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 20)])
 def test_work_is_cut_into_blocks_by_shapes_alone(make, n, least, rng, monkeypatch):
-    def counted(task, n_blocks):
-        counts[-1].append(n_blocks)
-        parallel_for(task, n_blocks)
+    def counted(task, n, run=1):
+        counts[-1].append(-(-n // run))
+        parallel_for(task, n, run)
 
-    for module in ("conv", "gemm", "pool", "vector"):
+    for module in ("conv", "gemm", "pool", "vector", "winograd"):
         monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel_for", counted)
     net, counts = make(), []
     inputs = drawn(net, rng, n, np.float32)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
@@ -31,14 +33,23 @@ NEEDS_BLAS = pytest.mark.skipif(not blas_threads(), reason="no BLAS whose thread
 def test_every_block_runs_once(n_threads, n_blocks):
     set_threads(n_threads)
     ran = []
-    parallel_for(ran.append, n_blocks)
-    assert sorted(ran) == list(range(n_blocks))
+    parallel_for(lambda start, stop: ran.append((start, stop)), n_blocks)
+    assert sorted(ran) == [(i, i + 1) for i in range(n_blocks)]
+
+
+@given(n=st.integers(0, 50), run=st.integers(1, 60), n_threads=st.integers(1, 4))
+def test_runs_cover_every_item_once(n, run, n_threads):
+    set_threads(n_threads)
+    ran = []
+    parallel_for(lambda start, stop: ran.append(range(start, stop)), n, run)
+    assert sorted(i for items in ran for i in items) == list(range(n))
+    assert all(len(items) == min(run, n - items.start) for items in ran)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("bad", range(6))
 def test_what_a_block_raises_is_raised_to_the_caller(n_threads, bad):
-    def task(block):
+    def task(block, _):
         if block == bad:
             raise KeyError(f"block {bad}")
 
@@ -53,7 +64,7 @@ def test_what_fails_in_one_of_two_threads_is_raised(in_caller):
     """Each block waits for the other: one thread alone would wait for ever."""
     both, caller = threading.Barrier(2), threading.get_ident()
 
-    def task(_):
+    def task(*_):
         both.wait(timeout=30)
         if (threading.get_ident() == caller) == in_caller:
             raise KeyError("one")
@@ -66,7 +77,7 @@ def test_what_fails_in_one_of_two_threads_is_raised(in_caller):
 def test_no_thread_works_on_after_a_failure_was_raised():
     both, caller, done = threading.Barrier(2), threading.get_ident(), []
 
-    def task(_):
+    def task(*_):
         both.wait(timeout=30)
         if threading.get_ident() == caller:
             raise KeyError
@@ -82,10 +93,13 @@ def test_no_thread_works_on_after_a_failure_was_raised():
 def test_scratch_memory_is_each_threads_own():
     both = threading.Barrier(2)
 
-    def task(block):
-        mine = scratch((3, 5), np.dtype(np.float64))
-        mine[:] = block
+    def task(block, _):
+        mine, also_mine = scratch(np.dtype(np.float64), (3, 5), (2,))
+        mine[:] = also_mine[:] = block
         both.wait(timeout=30)
+        assert np.all(mine == block)
+        assert np.all(also_mine == block)
+        also_mine[:] = 7
         assert np.all(mine == block)
 
     set_threads(2)
@@ -114,7 +128,7 @@ def in_a_child():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_computes():
     set_threads(2)
-    parallel_for(lambda _: None, 2)  # the parent's pool exists: its threads die in the child
+    parallel_for(lambda *_: None, 2)  # the parent's pool exists: its threads die in the child
     child = multiprocessing.get_context("fork").Process(target=in_a_child)
     child.start()
     child.join(60)
@@ -130,14 +144,14 @@ def test_blas_has_one_thread_inside_and_its_own_number_afterwards(n_threads):
     inside = []
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        parallel_for(lambda _: inside.append(blas_threads()), 3)
+        parallel_for(lambda *_: inside.append(blas_threads()), 3)
         assert blas_threads() == before
     assert {n for counts in inside for n in counts} == {1}
 
 
 @NEEDS_BLAS
 def test_blas_gets_its_threads_back_when_a_block_fails():
-    def fail(_):
+    def fail(*_):
         raise KeyError
 
     with threadpool_limits(2, user_api="blas"):
@@ -152,11 +166,11 @@ def test_blas_keeps_to_one_thread_until_the_last_caller_is_done():
     first_started, second_started, first_done = (threading.Event() for _ in range(3))
     inside = []
 
-    def first(_):
+    def first(*_):
         first_started.set()
         second_started.wait(1)
 
-    def second(_):
+    def second(*_):
         second_started.set()
         first_done.wait(30)
         inside.extend(blas_threads())
@@ -215,5 +229,5 @@ def test_without_the_compiler_the_same_code_runs_as_plain_python():
 def test_a_task_that_calls_a_kernel_does_not_wait_for_its_own_pool():
     seen = []
     set_threads(2)
-    parallel_for(lambda i: parallel_for(lambda j: seen.append((i, j)), 3), 4)
+    parallel_for(lambda i, _: parallel_for(lambda j, _: seen.append((i, j)), 3), 4)
     assert sorted(seen) == [(i, j) for i in range(4) for j in range(3)]

@@ -1,110 +1,101 @@
 """Convolution as matrix products over blocks that stay in the cache (twins in `reference`).
 
-Unfolding (im2col) writes the window of every output pixel as one row of a matrix; the convolution
-is then that matrix times the weight. For a whole batch the matrix is kH·kW times the size of the
-images, so it is made a few output rows at a time and multiplied while it is still in L2. In NHWC
-each kernel row is kW·C contiguous numbers, so a window is kH straight copies.
+Unfolding (im2col) writes the window of every output pixel as one column of a matrix; the
+convolution is then the weight's product with it. For a whole batch the matrix is kH·kW times the
+size of the images, so it is made a few output rows at a time and multiplied while it is still in
+L2. A last row of ones takes the bias along: b is one more row of the weight.
 """
 
 import numpy as np
 from numpy import ndarray as Array
 
+from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel_for, scratch
 
 Pair = tuple[int, int]
 
-_BLOCK_BYTES = 512 * 1024  # of unfolded windows: half of a common L2 cache
+_BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache
 _MOST_PARTIALS = 16  # partial weight gradients, added up in order
 
 
-@kernel("void(T[:,:,:,::1], i8, i8, i8, i8, i8, i8, i8, i8, T[:,::1])")
-def unfold(x, kH, kW, stride, above, before, H_out, W_out, first_row, windows):
-    """Fill windows with those of len(windows) / W_out output rows, counted through the batch."""
+@kernel("void(T[:,:,:,::1], i8, i8, i8, i8, i8, i8, i8, i8, T[:,::1], T[:,::1])")
+def unfold(x, kH, kW, stride, above, before, H_out, W_out, first_row, planes, windows):
+    """Fill windows with those of some output rows, counted through the batch, and a row of ones."""
     _, H, W, C = x.shape
-    for p in range(len(windows)):
-        n, r = divmod(first_row + p // W_out, H_out)
-        top = r * stride - above
-        left = p % W_out * stride - before
-        # Of the kW·C numbers of a kernel row, [start, stop) lie inside the image.
-        start = min(max(-left, 0), kW) * C
-        stop = max(min(W - left, kW) * C, start)
+    width = planes.shape[1]
+    windows[kH * kW * C] = 1
+    for p in range(windows.shape[1] // W_out):
+        n, r = divmod(first_row + p, H_out)
         for i in range(kH):
-            to = windows[p, i * kW * C : (i + 1) * kW * C]
-            if 0 <= top + i < H:
-                to[:start] = 0
-                to[stop:] = 0
-                # Slices taken beforehand let the compiler vectorise the copy.
-                image_row = x[n, top + i].reshape(W * C)
-                source = image_row[left * C + start : left * C + stop]
-                inside = to[start:stop]
-                for k in range(len(inside)):
-                    inside[k] = source[k]
-            else:
-                to[:] = 0
+            # One image row with its border, channel by channel: then windows are straight copies.
+            row = r * stride - above + i
+            planes[:] = 0
+            if 0 <= row < H:
+                pixels = x[n, row]
+                for c in range(max(-before, 0), min(width - before, W)):
+                    for k in range(C):
+                        planes[k, before + c] = pixels[c, k]
+            for j in range(kW):
+                for k in range(C):
+                    to = windows[(i * kW + j) * C + k, p * W_out : (p + 1) * W_out]
+                    source = planes[k, j:]
+                    if stride == 1:
+                        for c in range(W_out):
+                            to[c] = source[c]
+                    else:
+                        for c in range(W_out):
+                            to[c] = source[c * stride]
 
 
-@kernel("void(T[:,::1], T[::1])")
-def add_bias(y, b):
-    for p in range(len(y)):
-        row = y[p]
-        for f in range(len(b)):
-            row[f] += b[f]
-
-
-def _row_blocks(n_rows: int, bytes_per_row: int, most: int | None = None) -> list[tuple[int, int]]:
-    """Cut rows 0 … n_rows into runs of _BLOCK_BYTES, or into at most so many runs."""
-    rows = max(1, _BLOCK_BYTES // bytes_per_row)
-    if most:
-        rows = max(rows, -(-n_rows // most))
-    return [(first, min(first + rows, n_rows)) for first in range(0, n_rows, rows)]
+def _block_rows(W_out: int, n_windows: int, itemsize: int) -> int:
+    return max(1, _BLOCK_BYTES // (W_out * n_windows * itemsize))
 
 
 def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
     """Write the convolution of x with W, plus b, into out; see `reference.conv2d`."""
+    if winograd.suits(W, stride):
+        return winograd.conv2d(x, W, b, padding, out)
     N, H_out, W_out, F = out.shape
     kH, kW, C, _ = W.shape
-    x, b = dense(x), dense(b)
-    W_matrix = dense(W).reshape(kH * kW * C, F)
-    y = out.reshape(N * H_out * W_out, F)
-    unfolded, biased = unfold[x.dtype], add_bias[x.dtype]
-    blocks = _row_blocks(N * H_out, W_out * kH * kW * C * x.itemsize)
+    width = (W_out - 1) * stride + kW
+    x, unfolded = dense(x), unfold[x.dtype]
+    W_and_b = np.concatenate([W.reshape(-1, F), b.reshape(1, F)])
+    y = out.reshape(-1, F)
 
-    def block(i: int) -> None:
-        first, last = blocks[i]
-        windows = scratch(((last - first) * W_out, kH * kW * C), x.dtype)
-        unfolded(x, kH, kW, stride, *padding, H_out, W_out, first, windows)
-        part = y[first * W_out : last * W_out]
-        np.matmul(windows, W_matrix, out=part)
-        biased(part, b)
+    def rows(first: int, last: int) -> None:
+        planes, windows = scratch(x.dtype, (C, width), (len(W_and_b), (last - first) * W_out))
+        unfolded(x, kH, kW, stride, *padding, H_out, W_out, first, planes, windows)
+        np.matmul(windows.T, W_and_b, out=y[first * W_out : last * W_out])
 
-    parallel_for(block, len(blocks))
+    parallel_for(rows, N * H_out, _block_rows(W_out, len(W_and_b), x.itemsize))
     return out
 
 
 def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db; see `reference.conv2d_weight_grad`."""
+    if winograd.suits(dW, stride):
+        return winograd.conv2d_weight_grad(x, dy, padding, dW, db)
     N, H_out, W_out, F = dy.shape
     kH, kW, C, _ = dW.shape
-    x, dy_matrix = dense(x), dense(dy).reshape(N * H_out * W_out, F)
-    unfolded = unfold[x.dtype]
-    bytes_per_row = W_out * kH * kW * C * x.itemsize
-    runs = _row_blocks(N * H_out, bytes_per_row, most=_MOST_PARTIALS)
-    partial_dW = np.zeros((len(runs), kH * kW * C, F), x.dtype)
-    partial_db = np.zeros((len(runs), F), x.dtype)
+    x, dy_matrix, unfolded = dense(x), dense(dy).reshape(-1, F), unfold[x.dtype]
+    n_windows, width = kH * kW * C + 1, (W_out - 1) * stride + kW
+    block = _block_rows(W_out, n_windows, x.itemsize)
+    run = max(block, -(-N * H_out // _MOST_PARTIALS))
+    partials = np.zeros((-(-N * H_out // run), n_windows, F), x.dtype)
 
-    def run(i: int) -> None:
-        for first, last in _row_blocks(runs[i][1] - runs[i][0], bytes_per_row):
-            first, last = runs[i][0] + first, runs[i][0] + last
-            windows = scratch(((last - first) * W_out, kH * kW * C), x.dtype)
-            unfolded(x, kH, kW, stride, *padding, H_out, W_out, first, windows)
-            part = dy_matrix[first * W_out : last * W_out]
-            partial_dW[i] += windows.T @ part
-            partial_db[i] += part.sum(axis=0)
+    def rows(first: int, last: int) -> None:
+        for start in range(first, last, block):
+            stop = min(start + block, last)
+            n = (stop - start) * W_out
+            planes, windows, product = scratch(x.dtype, (C, width), (n_windows, n), (n_windows, F))
+            unfolded(x, kH, kW, stride, *padding, H_out, W_out, start, planes, windows)
+            part = dy_matrix[start * W_out : stop * W_out]
+            partials[first // run] += np.matmul(windows, part, out=product)
 
-    parallel_for(run, len(runs))
-    np.sum(partial_dW.reshape(len(runs), *dW.shape), axis=0, out=dW)
-    np.sum(partial_db, axis=0, out=db)
+    parallel_for(rows, N * H_out, run)
+    total = partials.sum(axis=0)
+    dW[...], db[...] = total[:-1].reshape(dW.shape), total[-1]
 
 
 def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:

@@ -21,12 +21,11 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
     longer = max(M, N)
     n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, longer // 32))
 
-    def block(i: int) -> None:
-        part = slice(i * longer // n_blocks, (i + 1) * longer // n_blocks)
+    def block(start: int, stop: int) -> None:
         if M >= N:
-            np.matmul(a[part], b, out=out[part])
+            np.matmul(a[start:stop], b, out=out[start:stop])
         else:
-            np.matmul(a, b[:, part], out=out[:, part])
+            np.matmul(a, b[:, start:stop], out=out[:, start:stop])
 
-    parallel_for(block, n_blocks)
+    parallel_for(block, longer, -(-longer // n_blocks))
     return out

@@ -47,12 +47,12 @@ def max_pool_image_grad(dy, winner, size, stride, dx):
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
     x, pool = dense(x), max_pool_image[x.dtype]
-    parallel_for(lambda n: pool(x[n], size, stride, out[n], winner[n]), len(x))
+    parallel_for(lambda n, _: pool(x[n], size, stride, out[n], winner[n]), len(x))
     return out
 
 
 def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
     """dL/dx into out; see `reference.max_pool2d_grad`."""
     dy, pool = dense(dy), max_pool_image_grad[dy.dtype]
-    parallel_for(lambda n: pool(dy[n], winner[n], size, stride, out[n]), len(dy))
+    parallel_for(lambda n, _: pool(dy[n], winner[n], size, stride, out[n]), len(dy))
     return out

@@ -6,17 +6,21 @@ added in block order; so the result has the same bits on one thread and on sixte
 BLAS must stay on its own thread: two pools on the same cores wait for each other.
 """
 
-import itertools
+import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from queue import SimpleQueue
 
+import numba
 import numpy as np
+from numba.extending import intrinsic
 from threadpoolctl import ThreadpoolController
 
 from minisam.checks import require_count
+
+_SPINS = 1 << 15  # looks at a counter, some 100 µs, before a waiting thread goes to sleep
 
 
 def available_cores() -> int:
@@ -55,9 +59,72 @@ def set_threads(n: int) -> None:
     _n_threads = n
 
 
-@cache
-def _pool(n_helpers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_helpers, thread_name_prefix="minisam")
+@intrinsic
+def _load(typing_context, counter):
+    """counter[0], read anew each time: an ordinary load would leave the loop below."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.load_atomic(array.data, "acquire", 8)
+
+    return numba.types.int64(counter), generate
+
+
+def _spin(counter, value, most):
+    """Wait until counter[0] ≥ value, but not for ever."""
+    while most > 0 and _load(counter) < value:
+        most -= 1
+
+
+class _Pool:
+    """Threads that take work from a queue.
+
+    To wake a sleeping thread takes longer than many a loop here, so whoever waits first spins: it
+    looks at a counter, again and again. The queues decide what is done; spinning only saves time.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        # Python's own loop would keep the global lock: without the compiler, nobody spins.
+        compile_now = numba.njit("void(i8[::1], i8, i8)", nogil=True, cache=True)
+        self.spin = (lambda *_: None) if numba.config.DISABLE_JIT else compile_now(_spin)
+        self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.posted = np.zeros(1, np.int64)
+        for i in range(n_threads):
+            threading.Thread(target=self._help, name=f"minisam-{i}", daemon=True).start()
+
+    def _help(self) -> None:
+        _local.at_work = True
+        while True:
+            posted = self.posted[0]
+            if self.tasks.empty():
+                self.spin(self.posted, posted + 1, _SPINS)
+            self.tasks.get()()
+
+    def run(self, work: Callable[[], None], n_helpers: int) -> None:
+        """Run work in the calling thread and in n_helpers others; raise what one of them raised."""
+        outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+        finished = np.zeros(1, np.int64)
+
+        def attempt() -> None:
+            try:
+                work()
+                outcome = None
+            except BaseException as error:
+                outcome = error
+            outcomes.put(outcome)
+            finished[0] += 1
+
+        for _ in range(n_helpers):
+            self.tasks.put(attempt)
+        self.posted[0] += n_helpers
+        attempt()
+        self.spin(finished, n_helpers + 1, _SPINS)
+        errors = [outcomes.get() for _ in range(n_helpers + 1)]
+        for error in filter(None, errors):
+            raise error
+
+
+_pool = cache(_Pool)
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork; their pool must not either
@@ -106,47 +173,42 @@ class _SingleThreadedBlas:
 single_threaded_blas = _SingleThreadedBlas()
 
 
-def parallel_for(task: Callable[[int], object], n_blocks: int) -> None:
-    """Run task(0), …, task(n_blocks - 1) on the pool's threads and wait for all of them.
+def parallel_for(task: Callable[[int, int], object], n: int, run: int = 1) -> None:
+    """Cut 0 … n - 1 into runs of `run` items and let the threads do task(start, stop) for each.
 
-    >>> squares = [0] * 5
-    >>> parallel_for(lambda i: squares.__setitem__(i, i * i), 5)
-    >>> squares
-    [0, 1, 4, 9, 16]
+    >>> squares = np.zeros(5)
+    >>> parallel_for(lambda start, stop: squares.__setitem__(slice(start, stop), start**2), 5, run=2)
+    >>> squares.tolist()
+    [0.0, 0.0, 4.0, 4.0, 16.0]
     """
-    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread does it alone
-        for block in range(n_blocks):
-            task(block)
-        return
-    blocks = itertools.count()  # next() is atomic: whoever is free takes the next block
+    starts = iter(range(0, n, run))  # next() is atomic: whoever is free takes the next run
 
     def work() -> None:
-        _local.at_work = True
-        try:
-            for block in itertools.takewhile(lambda block: block < n_blocks, blocks):
-                task(block)
-        finally:
-            _local.at_work = False
+        for start in starts:
+            task(start, min(start + run, n))
 
-    with single_threaded_blas:
-        n_helpers = min(get_threads(), n_blocks) - 1
-        if n_helpers < 1:
-            work()
-            return
-        pool = _pool(get_threads() - 1)
-        helpers = [pool.submit(work) for _ in range(n_helpers)]
-        try:
-            work()  # the caller is a worker too
-        finally:
-            wait(helpers)
-        for helper in helpers:
-            helper.result()  # raise here what failed there
+    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread does it alone
+        return work()
+    _local.at_work = True
+    try:
+        with single_threaded_blas:
+            n_helpers = min(get_threads(), -(-n // run)) - 1
+            if n_helpers < 1:
+                work()
+            else:
+                _pool(get_threads() - 1).run(work, n_helpers)
+    finally:
+        _local.at_work = False
 
 
-def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Uninitialised memory of the calling thread's own, written over by its next call."""
-    n_bytes = int(np.prod(shape)) * dtype.itemsize
-    buffer = getattr(_local, "buffer", None)
-    if buffer is None or buffer.nbytes < n_bytes:
-        buffer = _local.buffer = np.empty(n_bytes, np.uint8)
-    return buffer[:n_bytes].view(dtype).reshape(shape)
+def scratch(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Uninitialised arrays in memory of the calling thread's own, which its next call writes over."""
+    arrays, sizes = [], [math.prod(shape) for shape in shapes]
+    n_bytes = sum(sizes) * dtype.itemsize
+    if getattr(_local, "buffer", np.empty(0)).nbytes < n_bytes:
+        _local.buffer = np.empty(n_bytes, np.uint8)
+    rest = _local.buffer[:n_bytes].view(dtype)
+    for shape, size in zip(shapes, sizes, strict=True):
+        arrays.append(rest[:size].reshape(shape))
+        rest = rest[size:]
+    return arrays

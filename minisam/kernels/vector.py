@@ -72,11 +72,10 @@ def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
     if len({len(x) for x in vectors}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected vectors of one length, got {[len(x) for x in vectors]}")
 
-    def one(i: int) -> None:
-        part = slice(i * _BLOCK, (i + 1) * _BLOCK)
-        block(*[x[part] for x in vectors], *scalars)
+    def part(start: int, stop: int) -> None:
+        block(*[x[start:stop] for x in vectors], *scalars)
 
-    parallel_for(one, -(-len(vectors[0]) // _BLOCK))
+    parallel_for(part, len(vectors[0]), _BLOCK)
 
 
 def relu(x: Array, out: Array) -> Array:
@@ -96,10 +95,10 @@ def norm(g: Array) -> float:
     g, block = _flat(g), sum_of_squares_block[g.dtype]
     sums = np.zeros(-(-len(g) // _BLOCK))
 
-    def one(i: int) -> None:
-        sums[i] = block(g[i * _BLOCK : (i + 1) * _BLOCK])
+    def part(start: int, stop: int) -> None:
+        sums[start // _BLOCK] = block(g[start:stop])
 
-    parallel_for(one, len(sums))
+    parallel_for(part, len(g), _BLOCK)
     return float(np.sqrt(sums.sum()))
 
 

@@ -15,7 +15,9 @@ import numpy as np
 from minisam.checks import require_count
 from minisam.nn.env import Env
 from minisam.nn.layer import Array, Layer, Shape
+from minisam.nn.layers import ReLU
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
+from minisam.nn.pooling import MaxPool2d
 
 
 class Sequential:
@@ -36,7 +38,7 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Shape) -> None:
-        self.layers = tuple(layers)
+        self.layers = tuple(max_before_relu(layers))
         self.shapes = [tuple(input_shape)]  # shapes[i] goes into layer i, shapes[i + 1] comes out
         for i, layer in enumerate(self.layers):
             try:
@@ -167,3 +169,15 @@ class Sequential:
         rows.append(("total", "", f"{self.n_params:,}", f"{total:,}"))
         width = max(36, *(len(row[0]) for row in rows))
         return "\n".join(f"{a:<{width}}  {b:<13}{c:>11}{d:>16}" for a, b, c, d in rows)
+
+
+def max_before_relu(layers: Sequence[Layer]) -> list[Layer]:
+    """Let a ReLU and the MaxPool2d after it change places.
+
+    max and relu commute, gradients included, and after the pool there are fewer numbers to clip.
+    """
+    ordered = list(layers)
+    for i in range(len(ordered) - 1):
+        if isinstance(ordered[i], ReLU) and isinstance(ordered[i + 1], MaxPool2d):
+            ordered[i], ordered[i + 1] = ordered[i + 1], ordered[i]
+    return ordered
