@@ -424,7 +424,7 @@ def test_the_bits_do_not_depend_on_the_threads(make, n, dtype, rng):
     assert all(same(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 20)])
+@pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])
 def test_work_is_cut_into_blocks_by_shapes_alone(make, n, least, rng, monkeypatch):
     def counted(task, n, run=1):
         counts[-1].append(-(-n // run))

@@ -8,7 +8,7 @@ NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through the
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numba
 import numpy as np
@@ -22,8 +22,8 @@ _lock = threading.Lock()
 class Kernel:
     """A loop that Numba compiles for float32 and float64; it runs without Python's global lock."""
 
-    def __init__(self, function: Callable, signature: str) -> None:
-        self.run = numba.njit(function, nogil=True, cache=True, error_model="numpy")
+    def __init__(self, function: Callable, signature: str, fastmath: set[str]) -> None:
+        self.run = numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=fastmath)
         self.signature = signature
         _kernels.append(self)
 
@@ -39,9 +39,9 @@ class Kernel:
         self.run.disable_compile()  # other layouts or types are a mistake, not a reason to compile
 
 
-def kernel(signature: str) -> Callable[[Callable], Kernel]:
+def kernel(signature: str, fastmath: Set[str] = frozenset()) -> Callable[[Callable], Kernel]:
     """Decorate a function as a `Kernel`, e.g. `@kernel("void(T[::1], T[::1])")`."""
-    return lambda function: Kernel(function, signature)
+    return lambda function: Kernel(function, signature, set(fastmath))
 
 
 def compile_all(dtype: np.dtype) -> None:

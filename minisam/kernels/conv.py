@@ -75,7 +75,8 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
 def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db; see `reference.conv2d_weight_grad`."""
     if winograd.suits(dW, stride):
-        return winograd.conv2d_weight_grad(x, dy, padding, dW, db)
+        winograd.conv2d_weight_grad(x, dy, padding, dW, db)
+        return
     N, H_out, W_out, F = dy.shape
     kH, kW, C, _ = dW.shape
     x, dy_matrix, unfolded = dense(x), dense(dy).reshape(-1, F), unfold[x.dtype]

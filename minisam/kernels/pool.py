@@ -1,6 +1,7 @@
-"""Max pooling, an image at a time (twins in `reference`).
+"""Max pooling, a few images at a time (twins in `reference`).
 
-The innermost loop runs over channels, which are contiguous, so that it vectorises.
+A place of the window at a time, over a whole row of outputs: the innermost loop runs over channels,
+which are contiguous, so that it vectorises.
 """
 
 import numpy as np
@@ -9,50 +10,54 @@ from numpy import ndarray as Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel_for
 
+_BLOCK = 1 << 16  # numbers in the images that a thread takes at once
 
-@kernel("void(T[:,:,::1], i8, i8, T[:,:,::1], u1[:,:,::1])")
-def max_pool_image(x, size, stride, y, winner):
-    H_out, W_out, C = y.shape
-    for r in range(H_out):
+
+@kernel("void(T[:,:,:,::1], i8, i8, T[:,:,:,::1], u1[:,:,:,::1])")
+def max_pool_images(x, size, stride, y, winner):
+    N, H_out, W_out, C = y.shape
+    for n, r, p in np.ndindex(N, H_out, size * size):
+        i, j = divmod(p, size)
+        row, best, place = x[n, r * stride + i], y[n, r], winner[n, r]
         for c in range(W_out):
-            best, place = y[r, c], winner[r, c]
-            best[:] = x[r * stride, c * stride]
-            place[:] = 0
-            for i in range(size):
-                for j in range(size):
-                    candidate = x[r * stride + i, c * stride + j]
-                    for k in range(C):
-                        v, b = candidate[k], best[k]
-                        # A NaN wins over numbers, and the first NaN stays.
-                        wins = (v > b) | ((v != v) & (b == b))
-                        best[k] = v if wins else b
-                        place[k] = np.uint8(i * size + j) if wins else place[k]
+            for k in range(C):
+                v, b = row[c * stride + j, k], best[c, k]
+                # A NaN wins over numbers, and the first NaN stays.
+                wins = (p == 0) | (v > b) | ((v != v) & (b == b))
+                best[c, k] = v if wins else b
+                place[c, k] = np.uint8(p) if wins else place[c, k]
 
 
-@kernel("void(T[:,:,::1], u1[:,:,::1], i8, i8, T[:,:,::1])")
-def max_pool_image_grad(dy, winner, size, stride, dx):
-    H_out, W_out, C = dy.shape
+@kernel("void(T[:,:,:,::1], u1[:,:,:,::1], i8, i8, T[:,:,:,::1])")
+def max_pool_images_grad(dy, winner, size, stride, dx):
+    N, H_out, W_out, C = dy.shape
     zero = dx.dtype.type(0)
     dx[:] = zero
-    for r in range(H_out):
+    for n, r, p in np.ndindex(N, H_out, size * size):
+        i, j = divmod(p, size)
+        to, g, place = dx[n, r * stride + i], dy[n, r], winner[n, r]
         for c in range(W_out):
-            g, place = dy[r, c], winner[r, c]
-            for i in range(size):
-                for j in range(size):
-                    to = dx[r * stride + i, c * stride + j]
-                    for k in range(C):
-                        to[k] += g[k] if place[k] == i * size + j else zero
+            for k in range(C):
+                to[c * stride + j, k] += g[c, k] if place[c, k] == p else zero
 
 
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
-    x, pool = dense(x), max_pool_image[x.dtype]
-    parallel_for(lambda n, _: pool(x[n], size, stride, out[n], winner[n]), len(x))
+    x, pool = dense(x), max_pool_images[x.dtype]
+
+    def images(start: int, stop: int) -> None:
+        pool(x[start:stop], size, stride, out[start:stop], winner[start:stop])
+
+    parallel_for(images, len(x), max(1, _BLOCK // x[0].size))
     return out
 
 
 def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
     """dL/dx into out; see `reference.max_pool2d_grad`."""
-    dy, pool = dense(dy), max_pool_image_grad[dy.dtype]
-    parallel_for(lambda n, _: pool(dy[n], winner[n], size, stride, out[n]), len(dy))
+    dy, pool = dense(dy), max_pool_images_grad[dy.dtype]
+
+    def images(start: int, stop: int) -> None:
+        pool(dy[start:stop], winner[start:stop], size, stride, out[start:stop])
+
+    parallel_for(images, len(dy), max(1, _BLOCK // out[0].size))
     return out

@@ -136,9 +136,10 @@ def norm(g: Array) -> float:
     return float(np.sqrt(g @ g))
 
 
-def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
-    """out = theta + scale g; the product in float64, since scale = rho/‖g‖ may exceed float32."""
-    return np.add(theta, scale * g.astype(np.float64), out=out, casting="same_kind")
+def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
+    """out = shrink theta + scale g, in float64, since scale = rho/‖g‖ may exceed float32."""
+    out[...] = shrink * theta.astype(np.float64) + scale * g.astype(np.float64)
+    return out
 
 
 def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from minisam.checks import require_count
 
-_SPINS = 1 << 15  # looks at a counter, some 100 µs, before a waiting thread goes to sleep
+_SPINS = 1 << 20  # looks at a counter, some 300 µs, before a waiting thread goes to sleep
 
 
 def available_cores() -> int:
@@ -192,11 +192,11 @@ def parallel_for(task: Callable[[int, int], object], n: int, run: int = 1) -> No
     _local.at_work = True
     try:
         with single_threaded_blas:
-            n_helpers = min(get_threads(), -(-n // run)) - 1
-            if n_helpers < 1:
+            n_threads = get_threads() if n > run else 1
+            if n_threads == 1:
                 work()
             else:
-                _pool(get_threads() - 1).run(work, n_helpers)
+                _pool(n_threads - 1).run(work, min(n_threads, -(-n // run)) - 1)
     finally:
         _local.at_work = False
 

@@ -1,7 +1,7 @@
 """Loops over one flat vector, each a single pass through memory (twins in `reference`).
 
 These are limited by memory bandwidth, so what NumPy would do in several passes with temporaries is
-done in one. Scalars are float64 and are cast back to the vector's type by the assignment.
+done in one, in the vectors' own type.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy import ndarray as Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel_for
 
-_BLOCK = 1 << 16  # elements: small enough to share out, large enough to be worth a call
+_BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call
 
 
 @kernel("void(T[::1], T[::1])")
@@ -27,26 +27,23 @@ def relu_grad_block(y, dy, out):
         out[i] = dy[i] if y[i] > 0 else zero
 
 
-@kernel("f8(T[::1])")
+# The compiler may add in an order of its own, in several running sums: with one, each addition
+# would wait for the one before.
+@kernel("f8(T[::1])", fastmath={"reassoc"})
 def sum_of_squares_block(g):
-    # Eight running sums: one would make each addition wait for the one before.
-    sums = np.zeros(8)
-    whole = len(g) // 8 * 8
-    for i in range(0, whole, 8):
-        for lane in range(8):
-            sums[lane] += np.float64(g[i + lane]) ** 2
-    for i in range(whole, len(g)):
-        sums[0] += np.float64(g[i]) ** 2
-    return sums.sum()
+    total = 0.0
+    for i in range(len(g)):
+        total += np.float64(g[i]) ** 2
+    return total
 
 
-@kernel("void(T[::1], T[::1], T[::1], f8)")
-def add_scaled_block(theta, g, out, scale):
+@kernel("void(T[::1], T[::1], T[::1], f8, f8)")
+def add_scaled_block(theta, g, out, scale, shrink):
     for i in range(len(theta)):
-        out[i] = theta[i] + scale * g[i]
+        out[i] = shrink * theta[i] + scale * g[i]
 
 
-@kernel("void(T[::1], T[::1], T[::1], f8, f8, f8, b1)")
+@kernel("void(T[::1], T[::1], T[::1], T, T, T, b1)")
 def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     for i in range(len(theta)):
         slope = g[i] + weight_decay * theta[i]
@@ -55,11 +52,11 @@ def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
         theta[i] -= lr * (slope + momentum * v if nesterov else v)
 
 
-@kernel("void(T[::1], T[::1], T[::1], T[::1], f8, f8, f8, f8, f8, f8)")
-def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
+@kernel("void(T[::1], T[::1], T[::1], T[::1], T, T, T, T, T, T, T, T)")
+def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps, rest1, rest2):
     for i in range(len(theta)):
-        m[i] = beta1 * m[i] + (1 - beta1) * g[i]
-        v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i]
+        m[i] = beta1 * m[i] + rest1 * g[i]
+        v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
         theta[i] = shrink * theta[i] - step_size * m[i] / (np.sqrt(v[i]) / root_bias2 + eps)
 
 
@@ -102,9 +99,9 @@ def norm(g: Array) -> float:
     return float(np.sqrt(sums.sum()))
 
 
-def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
-    """out = theta + scale g; see `reference.add_scaled`."""
-    _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale,))
+def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
+    """out = shrink theta + scale g; see `reference.add_scaled`."""
+    _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale, shrink))
     return out
 
 
@@ -116,5 +113,5 @@ def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 
 def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
     """One step of Adam, in place; see `reference.adam_update`."""
-    scalars = (step_size, shrink, beta1, beta2, root_bias2, eps)
+    scalars = (step_size, shrink, beta1, beta2, root_bias2, eps, 1 - beta1, 1 - beta2)
     _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)

@@ -26,14 +26,14 @@ _FEWEST_TILES = 64  # … each of so many tiles or more
 
 # Finite points, the sixth is ∞. These keep float32 rounding about as small as that of plain sums.
 _POINTS = np.array([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2])
-_GAPS = np.array([np.prod(p - _POINTS[_POINTS != p]) for p in _POINTS])
+_GAPS = np.array([np.prod(p - _POINTS[p != _POINTS]) for p in _POINTS])
 _AT_INFINITY = np.eye(6)[5]  # picks the highest power
 
 # Values of a polynomial of degree 3 and of degree 2 (scaled), then the coefficients that interpolate.
 _A = np.vstack([np.vander(_POINTS, 4, increasing=True), _AT_INFINITY[2:]])
 _G = np.vstack([np.vander(_POINTS, 3, increasing=True) / _GAPS[:, None], _AT_INFINITY[3:]])
 _B_T = np.vstack(
-    [*(np.append(np.poly(_POINTS[_POINTS != p])[::-1], 0) for p in _POINTS), np.poly(_POINTS)[::-1]]
+    [*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in _POINTS), np.poly(_POINTS)[::-1]]
 )
 
 

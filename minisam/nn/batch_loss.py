@@ -3,6 +3,7 @@
 import numpy as np
 
 from minisam.checks import require_count
+from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.env import Arena, Env
 from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
@@ -43,9 +44,10 @@ class BatchLoss:
         self.net.check(theta, self.x)
         self.arena.reset()
         env, grad = Env(self.arena), np.empty_like(theta)
-        outputs, caches = self.net.forward_with_caches(theta, self.x, env)
-        value, dy = self.loss(outputs, self.y)
-        self.net.backward(theta, caches, dy, grad, env)
+        with single_threaded_blas:  # once, instead of in every kernel
+            outputs, caches = self.net.forward_with_caches(theta, self.x, env)
+            value, dy = self.loss(outputs, self.y)
+            self.net.backward(theta, caches, dy, grad, env)
         if self.y.ndim == 1:
             accuracy = float(np.mean(outputs.argmax(axis=1) == self.y))
             return Evaluation(value, grad, accuracy)

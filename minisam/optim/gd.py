@@ -86,7 +86,7 @@ class GD(_FirstOrder):
     def update(self, theta: Array, g: Array) -> None:
         lr = value_at(self.lr, self.t)
         self.t += 1
-        theta -= lr * (g + self.weight_decay * theta)
+        kernels.add_scaled(theta, -lr, g, out=theta, shrink=1 - lr * self.weight_decay)
 
 
 @dataclass
