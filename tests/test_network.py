@@ -14,7 +14,6 @@ from minisam.analysis.gradcheck import numerical_gradient, relative_error
 from minisam.analysis.toy import Bowl
 from minisam.kernels.threads import parallel_for
 from minisam.nn import (
-    Arena,
     BatchLoss,
     Conv2d,
     Env,
@@ -312,9 +311,9 @@ def test_theta_is_only_read(rng):
     np.testing.assert_array_equal(theta, before)
 
 
-def test_a_gradient_outlives_the_next_evaluation_in_the_same_arena(rng):
-    arena = Arena()
-    (batch, theta), (larger, _) = batch_loss(rng, arena=arena), batch_loss(rng, 20, arena=arena)
+def test_a_gradient_outlives_the_next_evaluation_in_the_same_memory(rng):
+    env = Env()
+    (batch, theta), (larger, _) = batch_loss(rng, env=env), batch_loss(rng, 20, env=env)
     grad = batch(theta).grad
     before = grad.copy()
     larger(-theta)

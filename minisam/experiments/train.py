@@ -11,8 +11,7 @@ from tqdm import tqdm
 from minisam.data import Batches, Dataset, Normalisation, redraw_labels
 from minisam.experiments.config import Config, make_optimizer
 from minisam.kernels.compiled import compile_all
-from minisam.kernels.threads import single_threaded_blas
-from minisam.nn import Arena, BatchLoss, Sequential, SoftmaxCrossEntropy, build
+from minisam.nn import BatchLoss, Env, Sequential, SoftmaxCrossEntropy, build
 from minisam.objective import Array, Counted, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
@@ -80,12 +79,12 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     labels = redraw_labels(data.y_train, config.noise, data.n_classes, config.seed)
     batches = Batches(data.x_train, labels, config.batch_size, config.seed, config.augment)
     optimizer = make_optimizer(config, len(batches))
-    loss, arena = SoftmaxCrossEntropy(config.label_smoothing), Arena()
+    loss, env = SoftmaxCrossEntropy(config.label_smoothing), Env()
     theta = net.init(keyed_rng(config.seed, Stream.INIT))
     compile_all(theta.dtype)  # before the clock starts
 
     def objective(x: Array, y: Array) -> Counted:
-        batch: Objective = BatchLoss(net, x, y, loss, arena)
+        batch: Objective = BatchLoss(net, x, y, loss, env)
         if config.micro_batch:
             batch = Mean(batch.split(config.micro_batch))
         if config.l1 or config.l2:
@@ -102,8 +101,7 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
         total_loss = total_right = 0.0
         for x, y in batches.epoch(epoch):
             batch = objective(x, y)
-            with single_threaded_blas:
-                at_w = optimizer.step(theta, batch)
+            at_w = optimizer.step(theta, batch)
             if not math.isfinite(at_w.loss):
                 raise Diverged(_advice(config, at_w.loss, epoch, step))
             total_loss += at_w.loss * len(y)

@@ -7,6 +7,7 @@ done in one, in the vectors' own type.
 import numpy as np
 from numpy import ndarray as Array
 
+from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel_for
 
@@ -37,7 +38,7 @@ def sum_of_squares_block(g):
     return total
 
 
-@kernel("void(T[::1], T[::1], T[::1], f8, f8)")
+@kernel("void(T[::1], T[::1], T[::1], T, T)")
 def add_scaled_block(theta, g, out, scale, shrink):
     for i in range(len(theta)):
         out[i] = shrink * theta[i] + scale * g[i]
@@ -53,11 +54,11 @@ def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 
 
 @kernel("void(T[::1], T[::1], T[::1], T[::1], T, T, T, T, T, T, T, T)")
-def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps, rest1, rest2):
+def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, rest1, rest2, inverse_root, eps):
     for i in range(len(theta)):
         m[i] = beta1 * m[i] + rest1 * g[i]
         v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
-        theta[i] = shrink * theta[i] - step_size * m[i] / (np.sqrt(v[i]) / root_bias2 + eps)
+        theta[i] = shrink * theta[i] - step_size * m[i] / (np.sqrt(v[i]) * inverse_root + eps)
 
 
 def _flat(x: Array) -> Array:
@@ -101,6 +102,8 @@ def norm(g: Array) -> float:
 
 def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
     """out = shrink theta + scale g; see `reference.add_scaled`."""
+    if abs(scale) > np.finfo(theta.dtype).max:  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
+        return reference.add_scaled(theta, scale, g, out, shrink)
     _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale, shrink))
     return out
 
@@ -113,5 +116,5 @@ def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 
 def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
     """One step of Adam, in place; see `reference.adam_update`."""
-    scalars = (step_size, shrink, beta1, beta2, root_bias2, eps, 1 - beta1, 1 - beta2)
+    scalars = (step_size, shrink, beta1, beta2, 1 - beta1, 1 - beta2, 1 / root_bias2, eps)
     _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)

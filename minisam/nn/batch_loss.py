@@ -4,7 +4,7 @@ import numpy as np
 
 from minisam.checks import require_count
 from minisam.kernels.threads import single_threaded_blas
-from minisam.nn.env import Arena, Env
+from minisam.nn.env import Env
 from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.network import Sequential
@@ -15,7 +15,7 @@ class BatchLoss:
     """The mean loss of a network over one batch, as a function of theta.
 
     x is (N, *input_shape) in theta's dtype; y is what the loss takes, labels (N,) by default.
-    With an `arena` of the caller's, evaluation after evaluation reuses the same scratch memory.
+    With an `env` of the caller's, batch after batch reuses the same scratch memory.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or labels that do not fit the network.
@@ -29,11 +29,11 @@ class BatchLoss:
     """
 
     def __init__(
-        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, arena: Arena | None = None
+        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None
     ) -> None:
         self.net, self.x, self.y = net, x, y
         self.loss = loss or SoftmaxCrossEntropy()
-        self.arena = arena or Arena()
+        self.env = env or Env()
         self.loss.check(y, len(x), net.output_shape)
 
     @property
@@ -42,12 +42,12 @@ class BatchLoss:
 
     def __call__(self, theta: Array) -> Evaluation:
         self.net.check(theta, self.x)
-        self.arena.reset()
-        env, grad = Env(self.arena), np.empty_like(theta)
+        self.env.arena.reset()
+        grad = np.empty_like(theta)
         with single_threaded_blas:  # once, instead of in every kernel
-            outputs, caches = self.net.forward_with_caches(theta, self.x, env)
+            outputs, caches = self.net.forward_with_caches(theta, self.x, self.env)
             value, dy = self.loss(outputs, self.y)
-            self.net.backward(theta, caches, dy, grad, env)
+            self.net.backward(theta, caches, dy, grad, self.env)
         if self.y.ndim == 1:
             accuracy = float(np.mean(outputs.argmax(axis=1) == self.y))
             return Evaluation(value, grad, accuracy)
@@ -57,4 +57,4 @@ class BatchLoss:
         require_count("micro-batch size m", m)
         starts = range(0, self.n, m)
         parts = [(self.x[i : i + m], self.y[i : i + m]) for i in starts]
-        return [BatchLoss(self.net, x, y, self.loss, self.arena) for x, y in parts]
+        return [BatchLoss(self.net, x, y, self.loss, self.env) for x, y in parts]

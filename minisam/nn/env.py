@@ -1,4 +1,4 @@
-"""What one evaluation of a network shares: for now, its scratch memory.
+"""What one evaluation of a network shares: its scratch memory.
 
 A training step needs the same arrays as the step before. Asking the operating system for them anew
 costs more than filling them (each fresh page is a fault), so an arena hands the same memory out
@@ -45,6 +45,11 @@ class Arena:
 
 @dataclass(frozen=True)
 class Env:
-    """What the layers of a network share during one evaluation."""
+    """What the layers of a network share during one evaluation, and the next one uses again.
+
+    What forward keeps for backward lies in `arena`. On the way back each layer is handed one of
+    `turns`, since its dL/dx is read by the layer below and by no other.
+    """
 
     arena: Arena = field(default_factory=Arena)
+    turns: tuple[Arena, Arena] = field(default_factory=lambda: (Arena(), Arena()))

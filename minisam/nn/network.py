@@ -100,9 +100,14 @@ class Sequential:
         """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
         params, grads = self.params(theta), self.params(grad)
         last = 0 if wants_dx else self._first
+        used, spare = env.turns
         for i in reversed(range(last, len(self.layers))):
             wants = wants_dx or i > last
-            dy = self.layers[i].backward(params[i], caches[i], dy, grads[i], env, wants)
+            spare.reset()
+            dx = self.layers[i].backward(params[i], caches[i], dy, grads[i], Env(spare), wants)
+            if wants and not np.may_share_memory(dx, dy):  # dy is read: its memory is free
+                used, spare = spare, used
+            dy = dx
         return dy if wants_dx else None
 
     def loss_and_grad(
