@@ -102,7 +102,7 @@ def norm(g: Array) -> float:
 
 def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
     """out = shrink theta + scale g; see `reference.add_scaled`."""
-    if abs(scale) > np.finfo(theta.dtype).max:  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
+    if abs(scale) > float(np.finfo(theta.dtype).max):  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
         return reference.add_scaled(theta, scale, g, out, shrink)
     _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale, shrink))
     return out
