@@ -7,7 +7,7 @@ first 4,000 training images of CIFAR-10 and judged by its error on the other qua
 are as noisy as the rest. All optimizers get grids of the same size. Each tuning seed
 has a split, initial weights, batches and redrawn labels of its own, other than those of the
 comparison. Writes benchmarks/results/tuning-MODEL.json and prints the winners, which stand in
-minisam/experiments/recipes.py (a test compares the two).
+minisam/experiments/recipes.json (a test compares the two).
 """
 
 import argparse
@@ -49,9 +49,7 @@ GRIDS = {
     "mlp": (  # 12 points each
         Grid("GD", "gd", "gd", 1, (0.02, 0.05, 0.1), (0, 5e-4, 5e-3, 2e-2)),
         Grid("Momentum", "momentum", "momentum", 1, (0.003, 0.01, 0.03), (0, 5e-4, 5e-3, 2e-2)),
-        Grid(
-            "Momentum, 2× epochs", *("momentum", "momentum", 2), *((0.003, 0.01, 0.03), (0, 5e-4, 5e-3, 2e-2))
-        ),
+        Grid("Momentum, 2× epochs", *("momentum", "momentum", 2), *((0.003, 0.01, 0.03), (0, 5e-4, 5e-3, 2e-2))),
         Grid("Adam", "adam", "adam", 1, (3e-4, 1e-3, 3e-3), (0, 0.3, 1.0, 3.0)),
         Grid("SAM(Momentum)", "sam", "momentum", 1, (0.003, 0.01), (5e-3, 2e-2), (0.05, 0.1, 0.2)),
         Grid("SAM(Adam)", "sam", "adam", 1, (3e-4, 1e-3), (0.3, 1.0), (0.05, 0.1, 0.2)),

@@ -21,16 +21,12 @@ from minisam.kernels.threads import available_cores
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minisam",
-        description="Neural networks and Sharpness-Aware Minimization by hand, on a laptop's CPU.",
-        epilog="Start with: minisam reproduce",
-    )
+    text = "Neural networks and Sharpness-Aware Minimization by hand, on a laptop's CPU."
+    parser = argparse.ArgumentParser(prog="minisam", description=text, epilog="Start with: minisam reproduce")
     parser.add_argument("--version", action="version", version=f"minisam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
-    text = f"threads to compute with (here: {get_threads()})"
-    shared.add_argument("--threads", type=int, metavar="N", help=text)
+    shared.add_argument("--threads", type=int, metavar="N", help=f"threads to compute with (here: {get_threads()})")
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--dataset", choices=DATASETS, help="default: cifar10 if it is found, else synthetic")
@@ -77,9 +73,7 @@ def _config_option(parser: argparse.ArgumentParser, option: Any) -> None:
         choices = option.metadata["choices"]
         shown = "" if default is None else f" ({default})"
         metavar = None if choices else kind.__name__.upper()
-        parser.add_argument(
-            flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown
-        )
+        parser.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown)
 
 
 def _load(args: argparse.Namespace) -> Dataset:
@@ -135,8 +129,8 @@ def _data(args: argparse.Namespace) -> None:
     if args.fetch:
         print(f"{args.fetch}: {fetch(args.fetch)}")
         return
-    for found in available(args.data_dir):
-        print(f"{found.name:<16}{found.n_train:>7,} training {found.n_test:>7,} test  {found.path}")
+    for path, found in available(args.data_dir):
+        print(f"{found.name:<16}{len(found.y_train):>7,} training {len(found.y_test):>7,} test  {path}")
     print(f"{'synthetic':<16}  4,000 training  10,000 test  embedded: drawn when asked for")
 
 

@@ -17,7 +17,7 @@ from minisam.checks import require_nonnegative
 
 Array = np.ndarray
 
-__all__ = ["Counted", "Evaluation", "Mean", "Objective", "Penalised"]
+__all__ = ["Evaluation", "Mean", "Objective", "Penalised"]
 
 
 class Evaluation(NamedTuple):
@@ -106,33 +106,8 @@ class Penalised:
         l1_norm = float(np.abs(theta).sum(dtype=np.float64))
         squares = float(np.square(theta, dtype=np.float64).sum())
         return inner._replace(
-            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * squares,
-            grad=inner.grad + l1 * np.sign(theta) + l2 * theta,
+            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * squares, grad=inner.grad + l1 * np.sign(theta) + l2 * theta
         )
 
     def split(self, m: int) -> "list[Penalised]":
         return [Penalised(part, self.l1, self.l2) for part in self.objective.split(m)]
-
-
-class Counted:
-    """An objective that keeps count of the examples whose gradient it was asked for."""
-
-    def __init__(self, objective: Objective, tally: list[int] | None = None) -> None:
-        self.objective = objective
-        self.tally = [0] if tally is None else tally  # shared with the parts of a split
-
-    @property
-    def n(self) -> int:
-        return self.objective.n
-
-    @property
-    def examples(self) -> int:
-        """Gradients of single examples so far; n of them make one gradient evaluation."""
-        return self.tally[0]
-
-    def __call__(self, theta: Array) -> Evaluation:
-        self.tally[0] += self.objective.n
-        return self.objective(theta)
-
-    def split(self, m: int) -> "list[Counted]":
-        return [Counted(part, self.tally) for part in self.objective.split(m)]

@@ -301,8 +301,7 @@ def test_augmentation_is_keyed_by_seed_epoch_and_step():
     one = Batches(np.ones((6, 9, 9, 1), np.float32), np.zeros(6, np.int64), 6, augmented=True)
     steps = replace(one, batch_size=3)
     (epoch_0,), (epoch_1,), (seed_1,) = (
-        [x for x, _ in batches.epoch(epoch)]
-        for batches, epoch in ((one, 0), (one, 1), (replace(one, seed=1), 0))
+        [x for x, _ in batches.epoch(epoch)] for batches, epoch in ((one, 0), (one, 1), (replace(one, seed=1), 0))
     )
     step_0, step_1 = [x for x, _ in steps.epoch(0)]
     assert not np.array_equal(epoch_0, epoch_1)

@@ -123,10 +123,7 @@ def test_every_version_gives_the_same_data(tmp_path, name, version, write):
     path = write(tmp_path, layout, files)
     for data_dir in (tmp_path, path, str(path)):
         data = load_cifar(name, data_dir)
-        for x, y, (images, *labels) in (
-            (data.x_train, data.y_train, TRAIN),
-            (data.x_test, data.y_test, TEST),
-        ):
+        for x, y, (images, *labels) in ((data.x_train, data.y_train, TRAIN), (data.x_test, data.y_test, TEST)):
             assert x.dtype == np.uint8
             assert x.flags.c_contiguous
             np.testing.assert_array_equal(x, images)
@@ -197,7 +194,7 @@ def test_search_order(tmp_path, monkeypatch):
     monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "variable"))
     assert len(load_cifar("cifar10").y_train) == sizes["variable"]
     assert len(load_cifar("cifar10", tmp_path / "given").y_train) == sizes["given"]
-    found = [(found.path.parent.name, found.n_train, found.n_test) for found in available()]
+    found = [(path.parent.name, len(data.y_train), len(data.y_test)) for path, data in available()]
     assert found == [("variable", 2, 3), ("cache", 3, 3)]
     monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "missing"))
     assert len(load_cifar("cifar10").y_train) == sizes["cache"]

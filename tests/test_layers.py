@@ -146,12 +146,7 @@ def test_conv2d_is_its_definition(data, batch_size, seed):
     np.testing.assert_allclose(forward(layer, x, W, b), expected, rtol=1e-12, atol=1e-11)
 
 
-@given(
-    shape=images(6),
-    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    stride=st.integers(1, 3),
-    seed=seeds,
-)
+@given(shape=images(6), size=st.tuples(st.integers(1, 6), st.integers(1, 6)), stride=st.integers(1, 3), seed=seeds)
 def test_same_padding_puts_an_odd_zero_below_or_behind(shape, size, stride, seed):
     layer, bare = (Conv2d(shape[2], 2, size, stride, padding) for padding in ("same", 0))
     x, params, _ = arrays(layer, shape, 2, seed)
@@ -160,9 +155,7 @@ def test_same_padding_puts_an_odd_zero_below_or_behind(shape, size, stride, seed
     padded = np.pad(x, ((0, 0), *((z // 2, z - z // 2) for z in zeros), (0, 0)))
     y = forward(layer, x, *params)
     assert y.shape[1:3] == tuple(outputs)
-    np.testing.assert_allclose(
-        y, forward(bare, padded, *params)[:, : outputs[0], : outputs[1]], rtol=1e-12, atol=1e-12
-    )
+    np.testing.assert_allclose(y, forward(bare, padded, *params)[:, : outputs[0], : outputs[1]], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -354,8 +347,7 @@ def one_entry_wrong(dx, grads, x, dy):
 
 
 @pytest.mark.parametrize(
-    "mistake",
-    [zero, sign_flipped, examples_in_reverse, bias_forgotten, bias_averaged, axes_swapped, one_entry_wrong],
+    "mistake", [zero, sign_flipped, examples_in_reverse, bias_forgotten, bias_averaged, axes_swapped, one_entry_wrong]
 )
 def test_gradcheck_catches(mistake):
     class Wrong(Linear):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from counted import Counted
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import networks, seeds, spaced
@@ -26,7 +27,7 @@ from minisam.nn import (
     SoftmaxCrossEntropy,
     build,
 )
-from minisam.objective import Counted, Mean, Penalised
+from minisam.objective import Mean, Penalised
 
 LOSSES = (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.2), MeanSquaredError())
 
@@ -185,10 +186,7 @@ def test_the_summary_counts_parameters_and_multiply_adds():
 
 @pytest.mark.parametrize(
     ("name", "n_params"),
-    [
-        ("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
-        ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10),
-    ],
+    [("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10), ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10)],
 )
 def test_the_reference_networks_have_their_parameters(name, n_params):
     net = build(name, (32, 32, 3), 10)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from counted import Counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
@@ -14,7 +15,7 @@ from strategies import seeds
 from minisam.analysis.toy import Bowl
 from minisam.kernels import reference
 from minisam.nn import BatchLoss, Linear, MeanSquaredError, Sequential, Tanh
-from minisam.objective import Counted, Evaluation, Mean, Penalised
+from minisam.objective import Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum, Optimizer
 
 DTYPES = [np.float32, np.float64]
@@ -267,9 +268,7 @@ def test_adam_runs_as_its_reference_reads(dtype):
 # --- schedules of the learning rate ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "optimizer", [GD, lambda lr: Momentum(lr, momentum=0), Adam], ids=["GD", "Momentum", "Adam"]
-)
+@pytest.mark.parametrize("optimizer", [GD, lambda lr: Momentum(lr, momentum=0), Adam], ids=["GD", "Momentum", "Adam"])
 def test_each_step_has_its_own_learning_rate(optimizer):
     """With gradient 1 each of these moves by exactly lr."""
     asked = []
@@ -460,9 +459,7 @@ def test_penalised_loss_and_gradient_agree(seed, l1, l2):
     batch, theta = batch_of(seed)
     theta += 0.1 * np.sign(theta)  # away from the kink of |θ|
     penalised, h = Penalised(batch, l1, l2), 1e-6
-    numeric = [
-        (penalised(theta + h * e).loss - penalised(theta - h * e).loss) / (2 * h) for e in np.eye(len(theta))
-    ]
+    numeric = [(penalised(theta + h * e).loss - penalised(theta - h * e).loss) / (2 * h) for e in np.eye(len(theta))]
     np.testing.assert_allclose(penalised(theta).grad, numeric, atol=1e-7)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from counted import Counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
 from minisam.analysis.toy import Bowl
 from minisam.nn import AvgPool2d, BatchLoss, Conv2d, Flatten, Linear, ReLU, Sequential, Tanh
-from minisam.objective import Counted, Evaluation, Mean, Penalised
+from minisam.objective import Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum
 
 BASES = {

@@ -87,9 +87,7 @@ def test_cosine_is_symmetric_about_its_middle(base, length):
 
 
 @pytest.mark.parametrize("base", [0, -0.1, math.nan, math.inf, "0.1", None])
-@pytest.mark.parametrize(
-    "schedule", [lambda base: StepDecay(base, (10,)), lambda base: Cosine(base, steps=10)]
-)
+@pytest.mark.parametrize("schedule", [lambda base: StepDecay(base, (10,)), lambda base: Cosine(base, steps=10)])
 def test_base_must_be_a_finite_number_above_0(schedule, base):
     with pytest.raises(ValueError, match=f"^base must be a finite number above 0, got {base!r}$"):
         schedule(base)

@@ -232,11 +232,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize(
-    "how",
-    [
-        *("truncated", "empty", "text", "foreign", "newer"),
-        *("not json", "not a record", "pickle", "other size"),
-    ],
+    "how", [*("truncated", "empty", "text", "foreign", "newer"), *("not json", "not a record", "pickle", "other size")]
 )
 def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
     path = tmp_path / "model.npz"
@@ -267,6 +263,6 @@ def test_a_constant_image_trains(data):
     flat = np.full((8, 32, 32, 3), 7, np.uint8)
     y = np.arange(8) % 2
     normalise = Normalisation.of(flat)
-    constant = Prepared(normalise(flat), y, normalise(flat), y, 2, normalise)
+    constant = Prepared("flat", "made up", ("a", "b"), normalise(flat), y, normalise(flat), y, normalise)
     run = train(Config(epochs=1, batch_size=4), constant)
     assert math.isfinite(run.history[0]["loss"])

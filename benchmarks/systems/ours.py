@@ -3,19 +3,7 @@
 import numpy as np
 from workload import LR, MOMENTUM, RHO, Case, convolution, images, vectors, weights
 
-from minisam import (
-    SAM,
-    Adam,
-    BatchLoss,
-    Conv2d,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    Momentum,
-    ReLU,
-    Sequential,
-    kernels,
-)
+from minisam import SAM, Adam, BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, Momentum, ReLU, Sequential, kernels
 from minisam.data import Batches
 from minisam.data.batches import augment
 from minisam.experiments.environment import environment

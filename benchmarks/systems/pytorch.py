@@ -160,9 +160,7 @@ def _update(case: Case):
         p.grad = torch.from_numpy(g)
         momentum = MOMENTUM if case.what == "Momentum" else 0.0
         adam = case.what == "Adam"
-        return p, torch.optim.Adam([p], LR, fused=True) if adam else torch.optim.SGD(
-            [p], LR, momentum, fused=True
-        )
+        return p, torch.optim.Adam([p], LR, fused=True) if adam else torch.optim.SGD([p], LR, momentum, fused=True)
 
     _, optimizer = new()
 

@@ -3,7 +3,7 @@
 import os
 
 from minisam.data.batches import Batches, Normalisation, augment, redraw_labels, stratified
-from minisam.data.cifar import LABELS, Found, available, cache_dir, find_cifar, load_cifar
+from minisam.data.cifar import LABELS, available, cache_dir, find_cifar, load_cifar
 from minisam.data.dataset import Dataset
 from minisam.data.download import fetch
 from minisam.data.synthetic import synthetic
@@ -24,14 +24,12 @@ def load(name: str | None = None, data_dir: str | os.PathLike | None = None) -> 
     >>> load("synthetic").x_train.shape
     (4000, 32, 32, 3)
     """
-    if name == "synthetic":
-        return synthetic()
-    if name is None and data_dir is None and find_cifar("cifar10") is None:
+    if name == "synthetic" or (name is None and data_dir is None and find_cifar("cifar10") is None):
         return synthetic()
     return load_cifar(name or "cifar10", data_dir)
 
 
 __all__ = [
-    "DATASETS", "Batches", "Dataset", "Found", "Normalisation", "augment", "available", "cache_dir",
-    "fetch", "find_cifar", "load", "load_cifar", "redraw_labels", "stratified", "synthetic",
+    "DATASETS", "Batches", "Dataset", "Normalisation", "augment", "available", "cache_dir", "fetch", "find_cifar",
+    "load", "load_cifar", "redraw_labels", "stratified", "synthetic",
 ]  # fmt: skip

@@ -52,15 +52,6 @@ LABELS = {
 }  # fmt: skip
 
 
-class Found(NamedTuple):
-    """A data set on this computer: its name, where it is, and how many records it has."""
-
-    name: str
-    path: Path
-    n_train: int
-    n_test: int
-
-
 def cache_dir() -> Path:
     """Return the folder for downloads, the operating system's cache of this user."""
     import pooch  # takes longer to import than the rest of this package
@@ -90,19 +81,15 @@ def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     places = ", ".join(f"{place} ({origin})" for place, origin in _places(data_dir))
     wanted = ", ".join(f"{layout.folder}, {layout.archive}" for layout in LAYOUTS[family])
     raise FileNotFoundError(
-        f"{name} not found in {places}: expected one of {wanted}; "
-        f"to download it: minisam data --fetch {family}"
+        f"{name} not found in {places}: expected one of {wanted}; to download it: minisam data --fetch {family}"
     )
 
 
-def available(data_dir: str | os.PathLike | None = None) -> list[Found]:
-    """List what `load_cifar` can read, in the order of its search; `Raises` what it raises."""
-    found = []
+def available(data_dir: str | os.PathLike | None = None) -> Iterator[tuple[Path, Dataset]]:
+    """What `load_cifar` can read and where it is, in the order of its search; `Raises` what it raises."""
     for name in LABELS:
         for path, layout in _search(name, data_dir):
-            data = _load(name, path, layout)
-            found.append(Found(name, path, len(data.y_train), len(data.y_test)))
-    return found
+            yield path, _load(name, path, layout)
 
 
 def _places(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, str]]:

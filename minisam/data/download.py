@@ -20,14 +20,10 @@ class Archive(NamedTuple):
     md5: str
 
 
-# Both from https://www.cs.toronto.edu/~kriz/cifar.html
+HOME = "https://www.cs.toronto.edu/~kriz/"  # checksums as on its page cifar.html
 ARCHIVES = {
-    "cifar10": Archive(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
-    ),
-    "cifar100": Archive(
-        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"
-    ),
+    "cifar10": Archive(HOME + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    "cifar100": Archive(HOME + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
 }
 
 
@@ -46,9 +42,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     url, md5 = ARCHIVES[name]
     file = url.rpartition("/")[2]
     try:
-        path = pooch.retrieve(
-            url, f"md5:{md5}", file, cache_dir(), downloader=partial(_download, progress=progress)
-        )
+        path = pooch.retrieve(url, f"md5:{md5}", file, cache_dir(), downloader=partial(_download, progress=progress))
     except RequestException as error:
         cause = error.args[0] if error.args else error
         raise OSError(f"{url}: download failed: {getattr(cause, 'reason', cause)}") from error

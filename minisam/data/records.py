@@ -53,10 +53,7 @@ def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tupl
 
     `Raises` ValueError if there are not exactly as many as classes.
     """
-    if is_pickle:
-        names = _entry(unpickle(raw, where), labels.names_key, where)
-    else:
-        names = raw.decode(errors="replace").split()
+    names = _entry(unpickle(raw, where), labels.names_key, where) if is_pickle else raw.decode(errors="replace").split()
     if not isinstance(names, list) or len(names) != labels.n_classes:
         raise ValueError(f"{where}: expected {labels.n_classes} class names, got {_kind(names)}")
     try:
@@ -69,8 +66,7 @@ def _valid(y: list[int], where: str, labels: Labels) -> np.ndarray:
     for n, label in enumerate(y):
         if type(label) is not int or not 0 <= label < labels.n_classes:
             raise ValueError(
-                f"{where}: expected a label from 0 to {labels.n_classes - 1} in record {n}, "
-                f"got {_kind(label)}"
+                f"{where}: expected a label from 0 to {labels.n_classes - 1} in record {n}, got {_kind(label)}"
             )
     return np.array(y, np.int64)
 
@@ -148,10 +144,7 @@ def unpickle(raw: bytes, where: str) -> dict[str, Any]:
     """
     try:
         content = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
-        return {
-            _text(key): value.array() if isinstance(value, _Inert) else value
-            for key, value in content.items()
-        }
+        return {_text(key): value.array() if isinstance(value, _Inert) else value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error) or "it ends too early"
         raise ValueError(f"{where}: refused this pickle: {reason}") from error

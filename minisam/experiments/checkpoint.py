@@ -44,10 +44,8 @@ class Model:
             ValueError: a data set with other classes than the model was trained on.
         """
         if dataset.classes != self.classes:
-            raise ValueError(
-                f"the model knows {len(self.classes)} classes ({self.classes[0]}, …), "
-                f"{dataset.name} has {len(dataset.classes)} ({dataset.classes[0]}, …)"
-            )
+            known, got = (f"{len(c)} classes ({c[0]}, …)" for c in (self.classes, dataset.classes))
+            raise ValueError(f"the model knows {known}, {dataset.name} has {got}")
         return float(np.mean(self.predict(dataset.x_test) != dataset.y_test))
 
 
@@ -57,13 +55,8 @@ def save_model(path: str | Path, model: Model) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    about = {
-        "format": FORMAT,
-        "config": asdict(model.config),
-        "input_shape": model.net.input_shape,
-        "classes": model.classes,
-        "normalisation": asdict(model.normalise),
-    }
+    about = {"format": FORMAT, "config": asdict(model.config), "input_shape": model.net.input_shape}
+    about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez(file, theta=model.theta, about=np.array(json.dumps(about)))
 
@@ -83,8 +76,7 @@ def load_model(path: str | Path) -> Model:
             raise ValueError(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
         config = Config(**about["config"])
         net = build(config.model, tuple(about["input_shape"]), len(about["classes"]))
-        scale = about["normalisation"]
-        normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
+        normalise = Normalisation(**{key: tuple(value) for key, value in about["normalisation"].items()})
     except (KeyError, TypeError, AttributeError, EOFError, json.JSONDecodeError, zipfile.BadZipFile) as error:
         raise foreign from error
     except ValueError as error:  # NumPy's word for "that would need pickle": not an npz at all

@@ -1,7 +1,9 @@
 """What a result was computed with: versions, machine, threads."""
 
 import platform
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,9 @@ from minisam.kernels.threads import available_cores
 
 def _cpu_model() -> str:
     """The processor's name as its maker prints it, where the system tells."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
+    with suppress(OSError):  # not Linux
+        names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        return names[0] if names else platform.machine()
     return platform.processor() or platform.machine()
 
 
@@ -32,14 +31,7 @@ def environment() -> dict[str, Any]:
     ['blas', 'cores', 'cpu', 'minisam', 'numba', 'numpy', 'python', 'system', 'threads']
     """
     blas = [f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info()]
-    return {
-        "minisam": minisam.__version__,
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "blas": ", ".join(sorted(set(blas))) or "unknown",
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": available_cores(),
-        "threads": get_threads(),
-    }
+    facts = {"minisam": minisam.__version__, "python": sys.version.split()[0], "numpy": np.__version__}
+    facts |= {"numba": numba.__version__, "blas": ", ".join(sorted(set(blas))) or "unknown", "cpu": _cpu_model()}
+    facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return facts | {"cores": available_cores(), "threads": get_threads()}

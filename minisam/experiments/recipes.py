@@ -1,46 +1,21 @@
 """What is compared, and with which hyper-parameters.
 
-The numbers were chosen by `python benchmarks/tune.py`, for every optimizer from a grid of the same
-size, by the error on a validation split of CIFAR-10's *training* images whose labels were as noisy
-as the rest. Test images played no part. Its records are benchmarks/results/tuning-*.json.
+The numbers in recipes.json were chosen by `python benchmarks/tune.py`, for every optimizer from a
+grid of the same size, by the error on a validation split of CIFAR-10's *training* images whose
+labels were as noisy as the rest. Test images played no part. `passes` multiplies a preset's epochs.
 """
 
+import itertools
+import json
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 from minisam.experiments.config import Config
 
-
-class Recipe(NamedTuple):
-    """One line of the table below. `passes` multiplies the preset's epochs."""
-
-    label: str
-    optimizer: str
-    base: str
-    passes: int
-    clean: tuple[float, float, float]  # lr, weight decay, rho
-    noisy: tuple[float, float, float]  # the same, at 40 % redrawn labels
-
-
-MLP = (
-    # passes; lr, weight decay, rho on clean labels; the same on noisy labels
-    Recipe("GD", "gd", "gd", 1, (0.1, 0.02, 0), (0.05, 0.02, 0)),
-    Recipe("Momentum", "momentum", "momentum", 1, (0.01, 0.02, 0), (0.03, 0.02, 0)),
-    Recipe("Momentum, 2× epochs", "momentum", "momentum", 2, (0.03, 0.005, 0), (0.03, 0.02, 0)),
-    Recipe("Adam", "adam", "adam", 1, (0.001, 3, 0), (0.001, 3, 0)),
-    Recipe("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.02, 0.1), (0.01, 0.02, 0.1)),
-    Recipe("SAM(Adam)", "sam", "adam", 1, (0.001, 0.3, 0.2), (0.001, 1, 0.1)),
+RECIPES: dict[str, list[dict[str, Any]]] = json.loads(
+    Path(__file__).with_name("recipes.json").read_text(encoding="utf-8")
 )
-CNN = (
-    # passes; lr, weight decay, rho on clean labels; the same on noisy labels
-    Recipe("GD", "gd", "gd", 1, (0.1, 0.005, 0), (0.03, 0.005, 0)),
-    Recipe("Momentum", "momentum", "momentum", 1, (0.01, 0.005, 0), (0.01, 0.005, 0)),
-    Recipe("Momentum, 2× epochs", "momentum", "momentum", 2, (0.01, 0.005, 0), (0.003, 0.005, 0)),
-    Recipe("Adam", "adam", "adam", 1, (0.002, 0.3, 0), (0.002, 0.3, 0)),
-    Recipe("SAM(Momentum)", "sam", "momentum", 1, (0.01, 0.005, 0.02), (0.01, 0.005, 0.02)),
-    Recipe("SAM(Adam)", "sam", "adam", 1, (0.001, 0.3, 0.02), (0.001, 0.3, 0.02)),
-)
-RECIPES: dict[str, tuple[Recipe, ...]] = {"mlp": MLP, "cnn": CNN}
 NOISY = 0.4
 
 
@@ -70,12 +45,10 @@ def configs(preset: Preset) -> list[tuple[str, Config]]:
     Runs of one seed share initial weights, batches and redrawn labels.
     """
     runs = []
-    for model in preset.models:
-        for noise in preset.noise:
-            for recipe in RECIPES[model]:
-                lr, weight_decay, rho = recipe.noisy if noise else recipe.clean
-                epochs, batch_size = preset.epochs * recipe.passes, preset.batch_size
-                config = Config(model, recipe.optimizer, recipe.base, lr, rho, noise=noise)
-                config = replace(config, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size)
-                runs += [(recipe.label, replace(config, seed=seed)) for seed in range(preset.seeds)]
+    for model, noise in itertools.product(preset.models, preset.noise):
+        for recipe in RECIPES[model]:
+            numbers = recipe["noisy" if noise else "clean"] | {"batch_size": preset.batch_size}
+            epochs = preset.epochs * recipe["passes"]
+            config = Config(model, recipe["optimizer"], recipe["base"], noise=noise, epochs=epochs, **numbers)
+            runs += [(recipe["label"], replace(config, seed=seed)) for seed in range(preset.seeds)]
     return runs

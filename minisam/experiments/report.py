@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +14,7 @@ import numpy as np
 from minisam.experiments.files import replacing
 from minisam.experiments.plots import in_setting, noise_title, settings
 
-WARNING = (
-    "These are SYNTHETIC images, not CIFAR. `minisam data --fetch cifar10` downloads the real ones (162 MB)."
-)
+WARNING = "These are SYNTHETIC images, not CIFAR. `minisam data --fetch cifar10` downloads the real ones (162 MB)."
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
 HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
 
@@ -65,15 +64,6 @@ def text_table(results: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-CAPTIONS = {
-    "errors": "Test error. Rings: one seed each; dots: their mean; bars: 95 % confidence interval "
-    "over seeds and test images.",
-    "curves": "Training loss (mean over each epoch's minibatches, at w, on the labels as trained) "
-    "and test error against gradient evaluations, of which SAM spends two a step. Lines: mean over "
-    "seeds; bands: from the lowest to the highest seed.",
-}
-
-
 def _html_table(header: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> str:
     def line(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
@@ -104,15 +94,10 @@ def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
         f"<h3>{noise_title(model, noise)}</h3>{_html_table(HEADER, rows(results, model, noise))}"
         for model, noise in settings(results)
     )
-    figures = "".join(
-        f'<figure><img alt="{html.escape(CAPTIONS[name])}" '
-        f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
-        f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>"
-        for name, picture in pictures.items()
-    )
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     facts = {key: html.escape(str(value)) for key, value in (config | data).items()}
-    parts = {"warning": warning if data["synthetic"] else "", "tables": tables, "figures": figures}
+    parts = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
+    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables}
     parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
     return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
 
@@ -129,13 +114,15 @@ def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray,
     from minisam.experiments import plots  # matplotlib takes a while to import
 
     pictures = {name: plots.png(draw, results) for name, draw in plots.PICTURES.items()}
-    with replacing(folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
-    with replacing(folder / "predictions.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, predictions=predictions, y_test=y_test)
-    for name, picture in pictures.items():
-        with replacing(folder / f"{name}.png") as path:
-            path.write_bytes(picture)
-    with replacing(folder / "report.html") as path:
-        path.write_text(html_report(results, pictures), encoding="utf-8")
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, predictions=predictions, y_test=y_test)
+    files = {
+        "results.json": json.dumps(results, indent=1, ensure_ascii=False).encode(),
+        "predictions.npz": arrays.getvalue(),
+        **{f"{name}.png": picture for name, picture in pictures.items()},
+        "report.html": html_report(results, pictures).encode(),
+    }
+    for name, content in files.items():
+        with replacing(folder / name) as path:
+            path.write_bytes(content)
     return folder / "report.html"

@@ -5,6 +5,7 @@ process. Runs of one seed share their initial weights, batches and redrawn label
 paired by seed and by test image.
 """
 
+import itertools
 import multiprocessing
 import shlex
 import signal
@@ -44,9 +45,7 @@ def _work(config: Config, evaluate_every: int) -> Run | Diverged:
     return _attempt(config, _data, evaluate_every)
 
 
-def _attempt(
-    config: Config, data: Prepared, evaluate_every: int, progress: str | bool = False
-) -> Run | Diverged:
+def _attempt(config: Config, data: Prepared, evaluate_every: int, progress: str | bool = False) -> Run | Diverged:
     try:
         return train(config, data, evaluate_every, progress)
     except Diverged as failure:
@@ -114,43 +113,33 @@ def reproduce(
     """
     dataset = dataset.first(n_train=preset.n_train, n_test=preset.n_test)
     labels, todo = zip(*configs(preset), strict=True)
-    runs = []
-    for outcome in run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs):
-        if isinstance(outcome, Diverged):
-            raise outcome
-        runs.append(outcome)
+    runs: list[Any] = run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs)
+    for failure in (run for run in runs if isinstance(run, Diverged)):
+        raise failure
     predictions = np.array([run.test_predictions for run in runs], np.uint8)
     records = [_record(label, run) for label, run in zip(labels, runs, strict=True)]
     wrong = predictions != dataset.y_test
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    results = {
-        "dataset": {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
-        | {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)},
-        "environment": environment() | {"jobs": jobs},
-        "config": {"command": command, "preset": name} | asdict(preset),
-        "runs": records,
-        "summary": summarise(records, wrong),
-        "comparisons": compare(records, wrong),
-    }
+    about = {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
+    about |= {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)}
+    config = {"command": command, "preset": name} | asdict(preset)
+    results = {"dataset": about, "environment": environment() | {"jobs": jobs}, "config": config, "runs": records}
+    results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong)}
     return results, predictions
 
 
 def _record(label: str, run: Run) -> dict[str, Any]:
     config = asdict(run.config)
+    record = {key: config[key] for key in ("model", "noise", "seed")} | {"optimizer": label, "config": config}
     numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history")
-    return (
-        {key: config[key] for key in ("model", "noise", "seed")}
-        | {"optimizer": label, "config": config}
-        | {key: getattr(run, key) for key in numbers}
-    )
+    return record | {key: getattr(run, key) for key in numbers}
 
 
 def _groups(records: list[dict[str, Any]]) -> dict[tuple[str, float, str], list[int]]:
     """Indices of the runs, by seed, of each (model, noise, optimizer)."""
     groups: dict[tuple[str, float, str], list[int]] = {}
     for i, record in enumerate(records):
-        key = (record["model"], record["noise"], record["optimizer"])
-        groups.setdefault(key, []).append(i)
+        groups.setdefault((record["model"], record["noise"], record["optimizer"]), []).append(i)
     return groups
 
 
@@ -160,35 +149,25 @@ def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str
     wrong is (runs, test images), true where a run misclassified an image.
     """
     summary = []
-    for (model, noise, optimizer), rows in _groups(records).items():
-        mean = {
-            key: float(np.mean([records[i][key] for i in rows]))
-            for key in ("train_error", "gradient_evaluations", "seconds")
-        }
-        error = mean_error(wrong[rows])
-        summary.append(
-            {"model": model, "noise": noise, "optimizer": optimizer, "seeds": len(rows)}
-            | mean
-            | {"test_error": error.estimate, "ci_low": error.low, "ci_high": error.high}
-        )
+    for (model, noise, optimizer), runs in _groups(records).items():
+        row = {"model": model, "noise": noise, "optimizer": optimizer, "seeds": len(runs)}
+        for key in ("train_error", "gradient_evaluations", "seconds"):
+            row[key] = float(np.mean([records[i][key] for i in runs]))
+        row["test_error"], row["ci_low"], row["ci_high"] = mean_error(wrong[runs])
+        summary.append(row)
     return summary
 
 
 def compare(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str, Any]]:
     """The relative error reduction of every SAM against every other optimizer, paired."""
-    groups = _groups(records)
     comparisons = []
-    for (model, noise, candidate), rows in groups.items():
-        if not candidate.startswith("SAM"):
+    for (key, sam), (other, base) in itertools.permutations(_groups(records).items(), 2):
+        (model, noise, candidate), baseline = key, other[2]
+        if other[:2] != (model, noise) or not candidate.startswith("SAM") or baseline.startswith("SAM"):
             continue
-        for (other_model, other_noise, baseline), base in groups.items():
-            if (other_model, other_noise) != (model, noise) or baseline.startswith("SAM"):
-                continue
-            estimate, low, high = error_reduction(wrong[base], wrong[rows])
-            costs = {records[i]["gradient_evaluations"] for i in (base[0], rows[0])}
-            comparisons.append(
-                {"model": model, "noise": noise, "baseline": baseline, "candidate": candidate}
-                | {"matched": "gradients" if len(costs) == 1 else "epochs"}
-                | {"error_reduction": estimate, "ci_low": low, "ci_high": high}
-            )
+        row = {"model": model, "noise": noise, "baseline": baseline, "candidate": candidate}
+        costs = {records[i]["gradient_evaluations"] for i in (base[0], sam[0])}
+        row["matched"] = "gradients" if len(costs) == 1 else "epochs"
+        row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[sam])
+        comparisons.append(row)
     return comparisons

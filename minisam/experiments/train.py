@@ -12,7 +12,7 @@ from minisam.data import Batches, Dataset, Normalisation, redraw_labels
 from minisam.experiments.config import Config, make_optimizer
 from minisam.kernels.compiled import compile_all
 from minisam.nn import BatchLoss, Env, Sequential, SoftmaxCrossEntropy, build
-from minisam.objective import Array, Counted, Mean, Objective, Penalised
+from minisam.objective import Array, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
 
@@ -21,24 +21,18 @@ class Diverged(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A data set as networks want it: normalised float32 images; shared by many runs."""
+@dataclass(frozen=True, eq=False)
+class Prepared(Dataset):
+    """A data set as networks want it: x_train and x_test normalised, float32; shared by many runs."""
 
-    x_train: Array  # (N, 32, 32, 3)
-    y_train: Array  # (N,), the labels as they came: label noise belongs to a run
-    x_test: Array
-    y_test: Array
-    n_classes: int
     normalisation: Normalisation
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Prepared":
         """Normalise by the training images' mean and deviation per channel."""
         normalise = Normalisation.of(dataset.x_train)
-        x_train, x_test = normalise(dataset.x_train), normalise(dataset.x_test)
-        n_classes = len(dataset.classes)
-        return cls(x_train, dataset.y_train, x_test, dataset.y_test, n_classes, normalise)
+        images = {"x_train": normalise(dataset.x_train), "x_test": normalise(dataset.x_test)}
+        return cls(**(vars(dataset) | images), normalisation=normalise)
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Run:
 
 def network(config: Config, data: Prepared) -> Sequential:
     """The network of this run, sized to the data."""
-    return build(config.model, data.x_train.shape[1:], data.n_classes)
+    return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
 def error_rate(net: Sequential, theta: Array, x: Array, y: Array) -> float:
@@ -76,20 +70,20 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
         Diverged: a loss that is NaN or infinite; the text says at which step and what to try.
     """
     net = network(config, data)
-    labels = redraw_labels(data.y_train, config.noise, data.n_classes, config.seed)
+    labels = redraw_labels(data.y_train, config.noise, len(data.classes), config.seed)
     batches = Batches(data.x_train, labels, config.batch_size, config.seed, config.augment)
     optimizer = make_optimizer(config, len(batches))
     loss, env = SoftmaxCrossEntropy(config.label_smoothing), Env()
     theta = net.init(keyed_rng(config.seed, Stream.INIT))
     compile_all(theta.dtype)  # before the clock starts
 
-    def objective(x: Array, y: Array) -> Counted:
+    def objective(x: Array, y: Array) -> Objective:
         batch: Objective = BatchLoss(net, x, y, loss, env)
         if config.micro_batch:
             batch = Mean(batch.split(config.micro_batch))
         if config.l1 or config.l2:
             batch = Penalised(batch, config.l1, config.l2)
-        return Counted(batch)
+        return batch
 
     history: list[dict[str, Any]] = []
     step, evaluations, seconds = 0, 0.0, 0.0
@@ -100,23 +94,19 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
         lr = value_at(_learning_rate(optimizer), step)
         total_loss = total_right = 0.0
         for x, y in batches.epoch(epoch):
-            batch = objective(x, y)
-            at_w = optimizer.step(theta, batch)
+            env.examples = 0
+            at_w = optimizer.step(theta, objective(x, y))
             if not math.isfinite(at_w.loss):
                 raise Diverged(_advice(config, at_w.loss, epoch, step))
             total_loss += at_w.loss * len(y)
             total_right += at_w.accuracy * len(y)
-            evaluations += batch.examples / batch.n
+            evaluations += env.examples / len(y)
             step += 1
         seconds += time.perf_counter() - started
-        record = {
-            "epoch": epoch + 1,
-            "loss": total_loss / len(labels),  # at w, each batch before its step
-            "accuracy": total_right / len(labels),
-            "lr": lr,
-            "gradient_evaluations": round(evaluations),
-            "seconds": seconds,
-        }
+        record: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "seconds": seconds}
+        record["loss"] = total_loss / len(labels)  # at w, each batch before its step
+        record["accuracy"] = total_right / len(labels)
+        record["gradient_evaluations"] = round(evaluations)
         if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < config.epochs:
             record["test_error"] = error_rate(net, theta, data.x_test, data.y_test)
         bar.set_postfix(loss=f"{record['loss']:.3f}", accuracy=f"{record['accuracy']:.1%}")
@@ -124,8 +114,7 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     if not np.isfinite(theta).all():
         raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
     predictions = net.predict(theta, data.x_test)
-    test_error = float(np.mean(predictions != data.y_test))
-    history[-1]["test_error"] = test_error
+    history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
     train_error = error_rate(net, theta, data.x_train, labels)
     return Run(config, theta, history, predictions, train_error, test_error, round(evaluations), seconds)
 
@@ -139,7 +128,5 @@ def _advice(config: Config, loss: float, epoch: int, step: int) -> str:
     cures = f"lower --lr (now {config.lr:g})"
     if config.optimizer == "sam":
         cures += f" or --rho (now {config.rho:g})"
-    return (
-        f"{config.label} on {config.model}, seed {config.seed}: the loss became {loss} at epoch "
-        f"{epoch + 1}, step {step + 1}; {cures}, or add --warmup"
-    )
+    where = f"{config.label} on {config.model}, seed {config.seed}"
+    return f"{where}: the loss became {loss} at epoch {epoch + 1}, step {step + 1}; {cures}, or add --warmup"

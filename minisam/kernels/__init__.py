@@ -8,7 +8,7 @@ from minisam.kernels.threads import get_threads, set_threads
 from minisam.kernels.vector import adam_update, add_scaled, momentum_update, norm, relu, relu_grad
 
 __all__ = [
-    "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "conv2d", "conv2d_input_grad",
-    "conv2d_weight_grad", "get_threads", "matmul", "max_pool2d", "max_pool2d_grad",
-    "momentum_update", "norm", "relu", "relu_grad", "set_threads",
+    "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad",
+    "get_threads", "matmul", "max_pool2d", "max_pool2d_grad", "momentum_update", "norm", "relu", "relu_grad",
+    "set_threads",
 ]  # fmt: skip

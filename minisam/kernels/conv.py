@@ -2,73 +2,64 @@
 
 Unfolding (im2col) writes the window of every output pixel as one column of a matrix; the
 convolution is then the weight's product with it. For a whole batch the matrix is kH·kW times the
-size of the images, so it is made a few output rows at a time and multiplied while it is still in
-L2. A last row of ones takes the bias along: b is one more row of the weight.
+size of the images, so it is made a few images at a time and multiplied while it is still in L2.
+Channel by channel, a row of the matrix is rows of an image, shifted: straight copies.
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
-from numpy import ndarray as Array
 
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
+from minisam.kernels.reference import Array, Pair, padded
 from minisam.kernels.threads import parallel_for, scratch
-
-Pair = tuple[int, int]
 
 _BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache
 _MOST_PARTIALS = 16  # partial weight gradients, added up in order
 
 
-@kernel("void(T[:,:,:,::1], i8, i8, i8, i8, i8, i8, i8, i8, T[:,::1], T[:,::1])")
-def unfold(x, kH, kW, stride, above, before, H_out, W_out, first_row, planes, windows):
-    """Fill windows with those of some output rows, counted through the batch, and a row of ones."""
-    _, H, W, C = x.shape
-    width = planes.shape[1]
-    windows[kH * kW * C] = 1
-    for p in range(windows.shape[1] // W_out):
-        n, r = divmod(first_row + p, H_out)
-        for i in range(kH):
-            # One image row with its border, channel by channel: then windows are straight copies.
-            row = r * stride - above + i
-            planes[:] = 0
-            if 0 <= row < H:
-                pixels = x[n, row]
-                for c in range(max(-before, 0), min(width - before, W)):
-                    for k in range(C):
-                        planes[k, before + c] = pixels[c, k]
-            for j in range(kW):
-                for k in range(C):
-                    to = windows[(i * kW + j) * C + k, p * W_out : (p + 1) * W_out]
-                    source = planes[k, j:]
-                    if stride == 1:
-                        for c in range(W_out):
-                            to[c] = source[c]
-                    else:
-                        for c in range(W_out):
-                            to[c] = source[c * stride]
+@kernel("void(T[:,:,:,::1], i8, T[:,:,:,:,:,::1])")
+def unfold(planes, stride, windows):
+    """windows[i, j, k, n, r, c] = planes[k, n, r·stride + i, c·stride + j]."""
+    kH, kW, C, N, H_out, W_out = windows.shape
+    for i, j, k in np.ndindex(kH, kW, C):
+        for n, r in np.ndindex(N, H_out):
+            to, source = windows[i, j, k, n, r], planes[k, n, r * stride + i, j:]
+            if stride == 1:  # a loop of its own, which vectorises
+                for c in range(W_out):
+                    to[c] = source[c]
+            else:
+                for c in range(W_out):
+                    to[c] = source[c * stride]
 
 
-def _block_rows(W_out: int, n_windows: int, itemsize: int) -> int:
-    return max(1, _BLOCK_BYTES // (W_out * n_windows * itemsize))
+def _windows(x: Array, unfolded: Callable, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
+    """The windows of some images as columns (kH·kW·C, n·H_out·W_out), in scratch memory."""
+    planes = np.ascontiguousarray(padded(x, kernel, stride, padding, out_size).transpose(3, 0, 1, 2))
+    (windows,) = scratch(x.dtype, (*kernel, *planes.shape[:2], *out_size))
+    unfolded(planes, stride, windows)
+    return windows.reshape(math.prod(kernel) * len(planes), -1)
+
+
+def _images_in_a_block(y: Array, W: Array) -> int:
+    return max(1, _BLOCK_BYTES // (math.prod(y.shape[1:3]) * math.prod(W.shape[:3]) * W.itemsize))
 
 
 def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
     """Write the convolution of x with W, plus b, into out; see `reference.conv2d`."""
     if winograd.suits(W, stride):
         return winograd.conv2d(x, W, b, padding, out)
-    N, H_out, W_out, F = out.shape
-    kH, kW, C, _ = W.shape
-    width = (W_out - 1) * stride + kW
-    x, unfolded = dense(x), unfold[x.dtype]
-    W_and_b = np.concatenate([W.reshape(-1, F), b.reshape(1, F)])
-    y = out.reshape(-1, F)
+    kernel, out_size, F = W.shape[:2], out.shape[1:3], len(b)
+    W_matrix, unfolded = dense(W).reshape(-1, F), unfold[x.dtype]
 
-    def rows(first: int, last: int) -> None:
-        planes, windows = scratch(x.dtype, (C, width), (len(W_and_b), (last - first) * W_out))
-        unfolded(x, kH, kW, stride, *padding, H_out, W_out, first, planes, windows)
-        np.matmul(windows.T, W_and_b, out=y[first * W_out : last * W_out])
+    def images(first: int, last: int) -> None:
+        y = out[first:last].reshape(-1, F)
+        np.matmul(_windows(x[first:last], unfolded, kernel, stride, padding, out_size).T, W_matrix, out=y)
+        y += b
 
-    parallel_for(rows, N * H_out, _block_rows(W_out, len(W_and_b), x.itemsize))
+    parallel_for(images, len(x), _images_in_a_block(out, W))
     return out
 
 
@@ -77,26 +68,23 @@ def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Arra
     if winograd.suits(dW, stride):
         winograd.conv2d_weight_grad(x, dy, padding, dW, db)
         return
-    N, H_out, W_out, F = dy.shape
-    kH, kW, C, _ = dW.shape
-    x, dy_matrix, unfolded = dense(x), dense(dy).reshape(-1, F), unfold[x.dtype]
-    n_windows, width = kH * kW * C + 1, (W_out - 1) * stride + kW
-    block = _block_rows(W_out, n_windows, x.itemsize)
-    run = max(block, -(-N * H_out // _MOST_PARTIALS))
-    partials = np.zeros((-(-N * H_out // run), n_windows, F), x.dtype)
+    dy, F, unfolded = dense(dy), len(db), unfold[x.dtype]
+    block = _images_in_a_block(dy, dW)
+    run = max(block, -(-len(x) // _MOST_PARTIALS))
+    partial_dW = np.zeros((-(-len(x) // run), dW.size // F, F), x.dtype)
+    partial_db = np.zeros((len(partial_dW), F), x.dtype)
 
-    def rows(first: int, last: int) -> None:
-        for start in range(first, last, block):
-            stop = min(start + block, last)
-            n = (stop - start) * W_out
-            planes, windows, product = scratch(x.dtype, (C, width), (n_windows, n), (n_windows, F))
-            unfolded(x, kH, kW, stride, *padding, H_out, W_out, start, planes, windows)
-            part = dy_matrix[start * W_out : stop * W_out]
-            partials[first // run] += np.matmul(windows, part, out=product)
+    def images(first: int, last: int) -> None:
+        for i in range(first, last, block):
+            part = slice(i, min(i + block, last))
+            slopes = dy[part].reshape(-1, F)
+            windows = _windows(x[part], unfolded, dW.shape[:2], stride, padding, dy.shape[1:3])
+            partial_dW[first // run] += windows @ slopes
+            partial_db[first // run] += np.ones(len(slopes), x.dtype) @ slopes  # faster than sum
 
-    parallel_for(rows, N * H_out, run)
-    total = partials.sum(axis=0)
-    dW[...], db[...] = total[:-1].reshape(dW.shape), total[-1]
+    parallel_for(images, len(x), run)
+    np.sum(partial_dW.reshape(-1, *dW.shape), axis=0, out=dW)
+    np.sum(partial_db, axis=0, out=db)
 
 
 def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:

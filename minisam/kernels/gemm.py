@@ -5,8 +5,8 @@ GEMM. The slices follow from the shapes alone, never from the number of threads.
 """
 
 import numpy as np
-from numpy import ndarray as Array
 
+from minisam.kernels.reference import Array
 from minisam.kernels.threads import parallel_for
 
 # Below this many multiply-adds waking a thread costs more than it brings.
@@ -16,8 +16,7 @@ _MOST_BLOCKS = 4
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """out = a b, with a (M, K), b (K, N) and out (M, N); see `reference.matmul`."""
-    M, K = a.shape
-    N = b.shape[1]
+    (M, K), N = a.shape, b.shape[1]
     longer = max(M, N)
     n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, longer // 32))
 

@@ -23,16 +23,23 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
 # --- conv -----------------------------------------------------------------------------------------
 
 
-def _pad(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
-    """x with zeros around it: `padding` rows above and columns before, the rest as out needs."""
-    ends = [(n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True)]
-    after = [max(0, end - size - p) for end, size, p in zip(ends, x.shape[1:3], padding, strict=True)]
-    return np.pad(x, ((0, 0), (padding[0], after[0]), (padding[1], after[1]), (0, 0)))
+def padded(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
+    """x with zeros around it: `padding` rows above and columns before, the rest as out needs.
+
+    Negative padding cuts rows and columns off instead.
+    """
+    (N, H, W, C), (above, before) = x.shape, padding
+    rows, columns = ((n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True))
+    whole = np.zeros((N, max(rows, above + H), max(columns, before + W), C), x.dtype)
+    inside = whole[:, max(above, 0) : max(above + H, 0), max(before, 0) : max(before + W, 0)]
+    inside[...] = x[:, max(-above, 0) :, max(-before, 0) :]
+    return whole
 
 
-def _windows(padded: Array, kernel: Pair, stride: int, out_size: Pair) -> Array:
-    """View of an image batch (N, H, W, C) as its windows (N, H_out, W_out, C, kH, kW)."""
-    view = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
+def _windows(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
+    """The windows (N, H_out, W_out, C, kH, kW) of images (N, H, W, C) padded so."""
+    x = padded(x, kernel, stride, padding, out_size)
+    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
     return view[:, ::stride, ::stride][:, : out_size[0], : out_size[1]]
 
 
@@ -43,7 +50,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
     x is zero outside its borders; how far the zeros reach below and after follows from out's shape.
     """
     kernel, out_size = W.shape[:2], out.shape[1:3]
-    windows = _windows(_pad(x, kernel, stride, padding, out_size), kernel, stride, out_size)
+    windows = _windows(x, kernel, stride, padding, out_size)
     out[...] = np.einsum("nrckij,ijkf->nrcf", windows, W, optimize=True) + b
     return out
 
@@ -51,7 +58,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
 def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """dW[i,j,k,f] = Σ_{n,r,c} x[n, r·stride + i - above, …, k] dy[n,r,c,f] and db[f] = Σ dy."""
     kernel, out_size = dW.shape[:2], dy.shape[1:3]
-    windows = _windows(_pad(x, kernel, stride, padding, out_size), kernel, stride, out_size)
+    windows = _windows(x, kernel, stride, padding, out_size)
     dW[...] = np.einsum("nrckij,nrcf->ijkf", windows, dy, optimize=True)
     db[...] = dy.sum(axis=(0, 1, 2))
 
@@ -60,7 +67,7 @@ def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Arra
     """dx[n, r·stride + i - above, c·stride + j - before, k] += Σ_f dy[n,r,c,f] W[i,j,k,f]."""
     (above, before), (_, H, width, _) = padding, out.shape
     _, H_out, W_out, _ = dy.shape
-    dx = _pad(np.zeros_like(out), W.shape[:2], stride, padding, (H_out, W_out))
+    dx = padded(np.zeros_like(out), W.shape[:2], stride, padding, (H_out, W_out))
     for i, j in np.ndindex(W.shape[:2]):
         rows = slice(i, i + stride * H_out, stride)
         columns = slice(j, j + stride * W_out, stride)
@@ -79,7 +86,7 @@ def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> A
     the same shape, is the first maximum's place i·size + j in its window. A NaN counts as largest.
     """
     _, H_out, W_out, _ = out.shape
-    windows = _windows(x, (size, size), stride, (H_out, W_out)).reshape(*out.shape, size * size)
+    windows = _windows(x, (size, size), stride, (0, 0), (H_out, W_out)).reshape(*out.shape, size * size)
     winner[...] = np.argmax(windows, axis=-1)
     out[...] = np.take_along_axis(windows, winner[..., None].astype(np.intp), axis=-1)[..., 0]
     return out

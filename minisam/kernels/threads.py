@@ -9,7 +9,8 @@ BLAS must stay on its own thread: two pools on the same cores wait for each othe
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
 
@@ -136,41 +137,40 @@ def _blas_libraries() -> list:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-class _SingleThreadedBlas:
+_blas_lock = threading.Lock()
+_blas_callers = 0
+_blas_threads: list[int] = []  # before the first caller
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
     """Within it BLAS starts no threads of its own; after the last caller it may do as before.
 
     Every `parallel_for` is such a caller. A loop that is one too saves them asking the library.
     """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.callers = 0
-        self.before: list[int] = []
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.callers == 0:
-                self.before = [library.num_threads for library in _blas_libraries()]
-                self._limit([1] * len(self.before))
-            self.callers += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.callers -= 1
-            if self.callers == 0:
-                self._limit(self.before)
-
-    def _limit(self, n_threads: list[int]) -> None:
-        for library, n in zip(_blas_libraries(), n_threads, strict=True):
-            # Newer threadpoolctl obeys only the first thread that set a limit; here the
-            # callers agree under a lock, whichever thread they are on.
-            release = getattr(library, "clear_controlling_thread", lambda force: None)
-            release(force=True)
-            library.set_num_threads(n)
-            release(force=True)
+    global _blas_callers, _blas_threads
+    with _blas_lock:
+        if _blas_callers == 0:
+            _blas_threads = [library.num_threads for library in _blas_libraries()]
+            _limit_blas([1] * len(_blas_threads))
+        _blas_callers += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_callers -= 1
+            if _blas_callers == 0:
+                _limit_blas(_blas_threads)
 
 
-single_threaded_blas = _SingleThreadedBlas()
+def _limit_blas(n_threads: list[int]) -> None:
+    for library, n in zip(_blas_libraries(), n_threads, strict=True):
+        # Newer threadpoolctl obeys only the first thread that set a limit; here the callers agree
+        # under a lock, whichever thread they are on.
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(n)
+        release(force=True)
 
 
 def parallel_for(task: Callable[[int, int], object], n: int, run: int = 1) -> None:
@@ -191,7 +191,7 @@ def parallel_for(task: Callable[[int, int], object], n: int, run: int = 1) -> No
         return work()
     _local.at_work = True
     try:
-        with single_threaded_blas:
+        with single_threaded_blas():
             n_threads = get_threads() if n > run else 1
             if n_threads == 1:
                 work()

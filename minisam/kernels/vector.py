@@ -5,20 +5,13 @@ done in one, in the vectors' own type.
 """
 
 import numpy as np
-from numpy import ndarray as Array
 
 from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
+from minisam.kernels.reference import Array
 from minisam.kernels.threads import parallel_for
 
 _BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call
-
-
-@kernel("void(T[::1], T[::1])")
-def relu_block(x, out):
-    zero = x.dtype.type(0)
-    for i in range(len(x)):
-        out[i] = zero if x[i] < 0 else x[i]  # written so that a NaN stays
 
 
 @kernel("void(T[::1], T[::1], T[::1])")
@@ -38,10 +31,10 @@ def sum_of_squares_block(g):
     return total
 
 
-@kernel("void(T[::1], T[::1], T[::1], T, T)")
-def add_scaled_block(theta, g, out, scale, shrink):
+@kernel("void(T[::1], T[::1], T, T)")
+def add_scaled_block(theta, g, scale, shrink):
     for i in range(len(theta)):
-        out[i] = shrink * theta[i] + scale * g[i]
+        theta[i] = shrink * theta[i] + scale * g[i]
 
 
 @kernel("void(T[::1], T[::1], T[::1], T, T, T, b1)")
@@ -70,15 +63,12 @@ def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
     if len({len(x) for x in vectors}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected vectors of one length, got {[len(x) for x in vectors]}")
 
-    def part(start: int, stop: int) -> None:
-        block(*[x[start:stop] for x in vectors], *scalars)
-
-    parallel_for(part, len(vectors[0]), _BLOCK)
+    parallel_for(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
 
 
 def relu(x: Array, out: Array) -> Array:
     """out = max(x, 0); see `reference.relu`."""
-    _blockwise(relu_block[x.dtype], _flat(x), out.reshape(-1))
+    _blockwise(lambda x, out: np.maximum(x, 0, out=out), _flat(x), out.reshape(-1))
     return out
 
 
@@ -104,14 +94,23 @@ def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float =
     """out = shrink theta + scale g; see `reference.add_scaled`."""
     if abs(scale) > float(np.finfo(theta.dtype).max):  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
         return reference.add_scaled(theta, scale, g, out, shrink)
-    _blockwise(add_scaled_block[theta.dtype], _flat(theta), _flat(g), out, scalars=(scale, shrink))
+    add = add_scaled_block[theta.dtype]
+
+    def copy_and_add(out: Array, theta: Array, g: Array) -> None:
+        np.copyto(out, theta)
+        add(out, g, scale, shrink)  # in place: a loop over three arrays that may overlap is slow
+
+    if out is theta:
+        _blockwise(add, out, _flat(g), scalars=(scale, shrink))
+    else:
+        _blockwise(copy_and_add, out, _flat(theta), _flat(g))
     return out
 
 
 def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     """One step of heavy-ball or Nesterov momentum, in place; see `reference.momentum_update`."""
-    scalars = (lr, momentum, weight_decay, nesterov)
-    _blockwise(momentum_block[theta.dtype], theta, _flat(g), velocity, scalars=scalars)
+    block = momentum_block[theta.dtype]
+    _blockwise(block, theta, _flat(g), velocity, scalars=(lr, momentum, weight_decay, nesterov))
 
 
 def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):

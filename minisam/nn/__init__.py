@@ -11,7 +11,6 @@ from minisam.nn.network import Sequential
 from minisam.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
 __all__ = [
-    "Arena", "AvgPool2d", "BatchLoss", "Conv2d", "Env", "Flatten", "GlobalAvgPool2d", "Layer",
-    "Linear", "MaxPool2d", "MeanSquaredError", "ReLU", "Sequential", "SoftmaxCrossEntropy", "Tanh",
-    "build", "cnn", "mlp",
+    "Arena", "AvgPool2d", "BatchLoss", "Conv2d", "Env", "Flatten", "GlobalAvgPool2d", "Layer", "Linear", "MaxPool2d",
+    "MeanSquaredError", "ReLU", "Sequential", "SoftmaxCrossEntropy", "Tanh", "build", "cnn", "mlp",
 ]  # fmt: skip

@@ -28,9 +28,7 @@ class BatchLoss:
     (1.0986, (9,), 0.5)
     """
 
-    def __init__(
-        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None
-    ) -> None:
+    def __init__(self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None) -> None:
         self.net, self.x, self.y = net, x, y
         self.loss = loss or SoftmaxCrossEntropy()
         self.env = env or Env()
@@ -43,11 +41,9 @@ class BatchLoss:
     def __call__(self, theta: Array) -> Evaluation:
         self.net.check(theta, self.x)
         self.env.arena.reset()
-        grad = np.empty_like(theta)
-        with single_threaded_blas:  # once, instead of in every kernel
-            outputs, caches = self.net.forward_with_caches(theta, self.x, self.env)
-            value, dy = self.loss(outputs, self.y)
-            self.net.backward(theta, caches, dy, grad, self.env)
+        self.env.examples += self.n
+        with single_threaded_blas():  # once, instead of in every kernel
+            value, grad, outputs = self.net.evaluate(theta, self.x, self.y, self.loss, self.env)
         if self.y.ndim == 1:
             accuracy = float(np.mean(outputs.argmax(axis=1) == self.y))
             return Evaluation(value, grad, accuracy)

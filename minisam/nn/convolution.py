@@ -40,9 +40,7 @@ class Conv2d(Layer):
         if not _is_pair(self.size, least=1):
             raise ValueError(f"Conv2d size must be one or two integers ≥ 1, got {self.size!r}")
         if self.padding != "same" and not _is_pair(self.padding, least=0):
-            raise ValueError(
-                f'Conv2d padding must be one or two integers ≥ 0 or "same", got {self.padding!r}'
-            )
+            raise ValueError(f'Conv2d padding must be one or two integers ≥ 0 or "same", got {self.padding!r}')
 
     @property
     def _kernel(self) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class Arena:
         return buffer[:n_bytes].view(dtype).reshape(shape)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Env:
     """What the layers of a network share during one evaluation, and the next one uses again.
 
@@ -53,3 +53,4 @@ class Env:
 
     arena: Arena = field(default_factory=Arena)
     turns: tuple[Arena, Arena] = field(default_factory=lambda: (Arena(), Arena()))
+    examples: int = 0  # that a gradient was computed for: what training costs

@@ -44,9 +44,7 @@ class Layer:
         """Return y and the cache that `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def backward(
-        self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env, wants_dx=True
-    ) -> Any:
+    def backward(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env, wants_dx=True) -> Any:
         """Assign dL/dparams into grads and return dL/dx.
 
         With wants_dx=False (the network's first layer with parameters) it may return None instead.

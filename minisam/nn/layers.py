@@ -62,12 +62,16 @@ class Linear(Layer):
 class ReLU(Layer):
     """y = max(x, 0), elementwise; at the kink the derivative is taken as 0.
 
+    With in_place=True y is written over x. `Sequential` sets it where nobody reads x again.
+
     >>> ReLU().output_shape((8, 8, 16))
     (8, 8, 16)
     """
 
+    in_place: bool = False
+
     def forward(self, params, x, env):
-        y = kernels.relu(x, out=env.arena.empty(x.shape, x.dtype))
+        y = kernels.relu(x, out=x if self.in_place else env.arena.empty(x.shape, x.dtype))
         return y, y  # the sign of y tells where x was positive
 
     def backward(self, params, y, dy, grads, env, wants_dx=True):

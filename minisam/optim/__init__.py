@@ -4,6 +4,4 @@ from minisam.optim.gd import GD, Adam, Momentum, Optimizer
 from minisam.optim.sam import SAM
 from minisam.optim.schedules import Cosine, Schedule, StepDecay, value_at
 
-__all__ = [
-    "GD", "SAM", "Adam", "Cosine", "Momentum", "Optimizer", "Schedule", "StepDecay", "value_at",
-]  # fmt: skip
+__all__ = ["GD", "SAM", "Adam", "Cosine", "Momentum", "Optimizer", "Schedule", "StepDecay", "value_at"]
