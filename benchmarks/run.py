@@ -21,12 +21,15 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 from workload import Case
+
+from minisam.kernels.threads import available_cores
 
 WORKER = Path(__file__).with_name("worker.py")
 SYSTEMS = {"ours": "minisam", "pytorch": "PyTorch", "numpyml": "numpy-ml", "machine": "machine"}
@@ -213,12 +216,40 @@ def _time(seconds: float) -> str:
     return f"{seconds * scale:.3g} {unit}"
 
 
+def _conditions(found: dict[str, Any]) -> str:
+    """Hardware, versions, and how often it was measured."""
+    facts = found["environment"]
+    return (
+        f"{facts['cpu']}, {facts['threads']} threads, {facts['system']};\nPython {facts['python']}, "
+        f"NumPy {facts['numpy']}, Numba {facts['numba']}, {facts['blas']}"
+        + "".join(f", {SYSTEMS[system]} {version}" for system, version in found["peers"].items())
+        + f".\nUp to {found['rounds']} rounds in turns; ratios are medians over rounds (quartiles)."
+    )
+
+
+def brief(found: dict[str, Any]) -> str:
+    """What the README shows: minisam and PyTorch, a line a case."""
+    chosen = {case.name for case in (*STEPS, *OTHERS) if case.optimizer == "sam"}
+    lines = [f"{'':<47}{'minisam':>9}{'PyTorch':>9}   PyTorch / minisam"]
+    for record in found["cases"]:
+        if record["case"] in chosen:
+            ours, peer = (record["systems"][system] for system in ("ours", "pytorch"))
+            low, high = peer["ratio"]["quartiles"]
+            times = f"{_time(ours['median']):>9}{_time(peer['median']):>9}"
+            lines.append(f"{record['case']:<47}{times}   {peer['ratio']['median']:.2f} ({low:.2f} to {high:.2f})")
+    for label, key, unit in ((COLD, "start", "s"), ("import", "import", "s"), (MEMORY, "memory", "MB")):
+        ours, peer = (found["processes"][system][key] for system in ("ours", "pytorch"))
+        lines.append(f"{label:<47}{f'{ours:.3g} {unit}':>9}{f'{peer:.3g} {unit}':>9}   {peer / ours:.2f}")
+    return "\n".join([*lines, "", _conditions(found)])
+
+
 def table(found: dict[str, Any]) -> str:
     """Everything that was measured, and then the targets."""
-    lines = [f"{'median time':<47}{'minisam':>10}{'PyTorch':>10}{'numpy-ml':>10}{'machine':>10}   PyTorch / minisam"]
+    lines = [f"{'median (minimum)':<47}" + "".join(f"{name:>18}" for name in SYSTEMS.values()) + "   PyTorch / minisam"]
     for record in found["cases"]:
         cells = [record["systems"].get(system) for system in SYSTEMS]
-        line = f"{record['case']:<47}" + "".join(f"{_time(c['median']) if c else '–':>10}" for c in cells)
+        times = [f"{_time(c['median'])} ({_time(c['minimum'])})" if c else "–" for c in cells]
+        line = f"{record['case']:<47}" + "".join(f"{text:>18}" for text in times)
         if cells[0] and cells[1]:
             ratio = cells[1]["ratio"]
             low, high = ratio["quartiles"]
@@ -233,14 +264,7 @@ def table(found: dict[str, Any]) -> str:
     lines.append("\ntargets")
     for label, number, bound, met in targets(found):
         lines.append(f"  {'✓' if met else '✗'} {number:6.2f}  {bound:<13}{label}")
-    facts = found["environment"]
-    lines.append(
-        f"\n{facts['cpu']}, {facts['threads']} threads, {facts['system']}; Python {facts['python']}, "
-        f"NumPy {facts['numpy']}, Numba {facts['numba']}, {facts['blas']}"
-        + "".join(f", {SYSTEMS[system]} {version}" for system, version in found["peers"].items())
-        + f". {found['rounds']} rounds in turns; ratios are medians over rounds (quartiles)."
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _conditions(found)])
 
 
 def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -293,15 +317,18 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose name matches")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
     parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing, print a kept file")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every system")
+    parser.add_argument("--brief", action="store_true", help="a line a case, as in the README")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="of every system")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each system, for each case")
     parser.add_argument("--seconds", type=float, default=0.25, help="of one turn, at least")
     args = parser.parse_args()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     if args.show:
-        print(table(json.loads(args.show.read_text(encoding="utf-8"))))
-        return
-    found = run(args.only, args.threads, args.rounds, args.seconds)
-    print(table(found))
+        found = json.loads(args.show.read_text(encoding="utf-8"))
+    else:
+        found = run(args.only, args.threads, args.rounds, args.seconds)
+    print(brief(found) if args.brief else table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -58,8 +58,11 @@ def main(name: str, mode: str = "serve") -> None:
     if mode == "cold":
         print(imported)
     else:
-        import resource  # not on Windows
-
+        try:
+            import resource
+        except ImportError:  # Windows
+            print("nan")
+            return
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 

@@ -267,6 +267,16 @@ def test_convolutions_cut_into_many_blocks_equal_their_twins(dtype, stride, F):
         assert_close(actual, expected)
 
 
+def test_a_convolution_by_tiles_rounds_little_more_than_plain_sums():
+    rng = np.random.default_rng(0)
+    x, W = rng.standard_normal((2, 16, 16, 64)), rng.standard_normal((3, 3, 64, 64))
+    y = np.empty((2, 16, 16, 64))
+    reference.conv2d(x, W, np.zeros(64), 1, (1, 1), y)
+    single = [array.astype(np.float32) for array in (x, W, np.zeros(64), y)]
+    kernels.conv2d(*single[:3], 1, (1, 1), single[3])
+    assert np.abs(single[3] - y).max() < 2e-6 * np.abs(y).max()
+
+
 TWINS = pytest.mark.parametrize("twin", [kernels, reference], ids=["fast", "reference"])
 nan, inf = np.nan, np.inf
 

@@ -184,6 +184,13 @@ def test_conv2d_does_not_turn_its_kernel():
     np.testing.assert_array_equal(y[0, :, :, 0], 10 + W[::-1, ::-1, 0, 0])
 
 
+def test_the_gradients_of_a_convolution_with_many_channels_are_right():
+    """Which runs on a kernel of its own."""
+    layer = Conv2d(16, 17, 3, padding=(1, 0))
+    x, params, rng = arrays(layer, (5, 6, 16), 1, 0)
+    assert gradcheck(layer, x, params, rng) < 1e-7
+
+
 @given(data=st.data(), shape=images(6), seed=seeds)
 def test_max_pooling_is_its_definition(data, shape, seed):
     layer = data.draw(pools(MaxPool2d, shape))

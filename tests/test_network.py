@@ -15,6 +15,7 @@ from minisam.analysis.gradcheck import numerical_gradient, relative_error
 from minisam.analysis.toy import Bowl
 from minisam.kernels.threads import parallel_for
 from minisam.nn import (
+    AvgPool2d,
     BatchLoss,
     Conv2d,
     Env,
@@ -25,6 +26,7 @@ from minisam.nn import (
     ReLU,
     Sequential,
     SoftmaxCrossEntropy,
+    Tanh,
     build,
 )
 from minisam.objective import Mean, Penalised
@@ -395,6 +397,62 @@ def test_examples_are_counted_through_splits(rng):
     for part in counted.split(3)[1:]:
         part(theta)
     assert counted.examples == 7 + 3 + 1
+
+
+# Layers in another order, outputs overwritten: the same function.
+
+
+def as_given(layers, theta, x, cotangent):
+    """Outputs and gradient of these very layers, one after the other, nothing overwritten."""
+    grad, env = np.empty_like(theta), Env()
+    params, grads, start = [], [], 0
+    for layer in layers:
+        for views, vector in ((params, theta), (grads, grad)):
+            views.append([])
+            at = start
+            for shape in layer.param_shapes.values():
+                views[-1].append(vector[at : at + math.prod(shape)].reshape(shape))
+                at += math.prod(shape)
+        start = at
+    caches = []
+    for layer, own in zip(layers, params, strict=True):
+        x, cache = layer.forward(own, x.copy(), env)
+        caches.append(cache)
+    dy = cotangent
+    for layer, own, cache, into in reversed(list(zip(layers, params, caches, grads, strict=True))):
+        dy = layer.backward(own, cache, dy.copy(), into, env)
+    return x, grad
+
+
+ORDERS = [
+    [Conv2d(2, 3, 3), ReLU(), MaxPool2d(2), ReLU(), Flatten(), Linear(18, 4)],
+    [ReLU(), MaxPool2d(2), Conv2d(2, 2, 2), Tanh(), ReLU(), MaxPool2d(2, stride=1), Flatten(), Linear(4, 4)],
+    [Tanh(), ReLU(), MaxPool2d(3), ReLU(), Flatten(), Linear(4, 5), ReLU(), Tanh(), Linear(5, 4)],
+    [Conv2d(2, 2, 3), ReLU(), AvgPool2d(2), ReLU(), MaxPool2d(2), Flatten(), ReLU(), Linear(2, 4)],
+]
+
+
+@pytest.mark.parametrize("layers", ORDERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_economy_changes_no_bit(layers, dtype, rng):
+    net = Sequential(layers, input_shape=(5, 6, 2))
+    assert net.layers != tuple(layers)
+    theta, x, _ = drawn(net, rng, 3, dtype)
+    before = x.copy()
+    outputs, caches = net.forward_with_caches(theta, x, Env())
+    np.testing.assert_array_equal(x, before)
+    cotangent, grad = rng.standard_normal(outputs.shape).astype(dtype), np.empty_like(theta)
+    net.backward(theta, caches, cotangent, grad, Env())
+    y, expected = as_given(layers, theta, x, cotangent)
+    np.testing.assert_array_equal(outputs, y)
+    np.testing.assert_array_equal(grad, expected)
+
+
+def test_every_gradient_is_counted(rng):
+    env = Env()
+    (batch, theta), (larger, _) = batch_loss(rng, 4, env=env), batch_loss(rng, 6, env=env)
+    batch(theta), larger(theta), batch(theta)
+    assert env.examples == 4 + 6 + 4
 
 
 # The same bits on any number of threads.

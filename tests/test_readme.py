@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,13 @@ def test_the_table_is_what_the_stored_run_prints():
     results = json.loads((ROOT / path).read_text(encoding="utf-8"))
     assert not results["dataset"]["synthetic"]
     assert table == text_table(results)
+
+
+def test_the_speed_table_is_what_the_stored_run_prints():
+    path, table = re.search(r"<!-- speed: (\S+) -->\n```\n(.*?)\n```", README, re.DOTALL).groups()
+    command = [sys.executable, ROOT / "benchmarks" / "run.py", "--brief", "--show", ROOT / path]
+    shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert table == shown.stdout.rstrip()
 
 
 def test_the_stored_summary_follows_from_the_stored_predictions():
