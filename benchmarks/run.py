@@ -104,7 +104,7 @@ def measure(case: Case, workers: dict[str, Worker], rounds: int, seconds: float)
         if not value < 1e-3:
             raise ArithmeticError(f"{case.name}: {SYSTEMS[system]} differs by {value:.1e} of the largest entry")
     turns: dict[str, list[list[float]]] = {system: [] for system in results}
-    deadline = time.monotonic() + 60  # slow cases get fewer rounds, but five
+    deadline = time.monotonic() + 30  # slow cases get fewer rounds, but five
     for i in range(rounds):
         if i >= 5 and time.monotonic() > deadline:
             break
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="a line a case, as in the README")
     parser.add_argument("--threads", type=int, default=available_cores(), help="of every system")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each system, for each case")
-    parser.add_argument("--seconds", type=float, default=0.25, help="of one turn, at least")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of one turn, at least")
     args = parser.parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")

@@ -104,9 +104,9 @@ class Penalised:
         l1, l2 = float(self.l1), float(self.l2)  # a NumPy scalar would promote float32
         # In float64, so that a float32 sum over a million parameters keeps its digits.
         l1_norm = float(np.abs(theta).sum(dtype=np.float64))
-        squares = float(np.square(theta, dtype=np.float64).sum())
         return inner._replace(
-            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * squares, grad=inner.grad + l1 * np.sign(theta) + l2 * theta
+            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * float(np.square(theta, dtype=np.float64).sum()),
+            grad=inner.grad + l1 * np.sign(theta) + l2 * theta,
         )
 
     def split(self, m: int) -> "list[Penalised]":

@@ -222,23 +222,8 @@ def test_no_layout_makes_a_kernel_compile_anew(data, name):
 def test_every_reference_has_a_fast_twin_that_is_tested():
     functions = inspect.getmembers(reference, inspect.isfunction)
     public = {name for name, _ in functions if not name.startswith("_")}
-    public -= {"padded"}  # which both twins call
     assert public == set(ARGUMENTS)
     assert public == set(kernels.__all__) - {"get_threads", "set_threads"}
-
-
-@given(data=st.data())
-def test_padding_is_zeros_around_and_negative_padding_cuts(data):
-    d = Draw(data)
-    (H, W), kernel, out_size = (d.draw(pairs(1, 6)) for _ in range(3))
-    padding, stride = d.draw(pairs(-4, 4)), d.integer(1, 3)
-    x = d.array(2, H, W, 2)
-    whole = reference.padded(x, kernel, stride, padding, out_size)
-    assert whole.dtype == x.dtype
-    for r, c in np.ndindex(*((n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True))):
-        row, column = r - padding[0], c - padding[1]
-        inside = 0 <= row < H and 0 <= column < W
-        np.testing.assert_array_equal(whole[:, r, c], x[:, row, column] if inside else np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -188,7 +188,7 @@ def test_the_gradients_of_a_convolution_with_many_channels_are_right():
     """Which runs on a kernel of its own."""
     layer = Conv2d(16, 17, 3, padding=(1, 0))
     x, params, rng = arrays(layer, (5, 6, 16), 1, 0)
-    assert gradcheck(layer, x, params, rng) < 1e-7
+    assert gradcheck(layer, x, params, rng) < TOLERANCE
 
 
 @given(data=st.data(), shape=images(6), seed=seeds)

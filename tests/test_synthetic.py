@@ -82,9 +82,9 @@ def test_every_ten_are_one_of_each_class_in_varying_order(data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_train": 0}, "n_train of at least 1, got 0"),
-        ({"n_test": -3}, "n_test of at least 1, got -3"),
-        ({"seed": -1}, "seed of at least 0, got -1"),
+        ({"n_train": 0}, "n_train must be an integer ≥ 1, got 0"),
+        ({"n_test": -3}, "n_test must be an integer ≥ 1, got -3"),
+        ({"seed": -1}, "seed must be an integer ≥ 0, got -1"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):

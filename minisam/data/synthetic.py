@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minisam.checks import require_count
 from minisam.data.dataset import Dataset
 
 Array = np.ndarray  # float32, except for labels, hues and finished pictures
@@ -38,10 +39,8 @@ def synthetic(n_train: int = 4000, n_test: int = 10_000, seed: int = 0) -> Datas
     >>> sorted(data.y_train[:10].tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    least_of = {"n_train": (n_train, 1), "n_test": (n_test, 1), "seed": (seed, 0)}
-    for argument, (value, least) in least_of.items():
-        if value < least:
-            raise ValueError(f"synthetic expected {argument} of at least {least}, got {value}")
+    for name, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("seed", seed, 0)):
+        require_count(f"synthetic {name}", value, least)
     train, test = _split(n_train, (seed, 0)), _split(n_test, (seed, 1))
     return Dataset("synthetic", "embedded", tuple(SHAPES), *train, *test)
 

@@ -13,20 +13,26 @@ import numpy as np
 
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array, Pair, padded
+from minisam.kernels.reference import Array, Pair
 from minisam.kernels.threads import parallel_for, scratch
 
 _BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache
 _MOST_PARTIALS = 16  # partial weight gradients, added up in order
 
 
-@kernel("void(T[:,:,:,::1], i8, T[:,:,:,:,:,::1])")
-def unfold(planes, stride, windows):
-    """windows[i, j, k, n, r, c] = planes[k, n, r·stride + i, c·stride + j]."""
+@kernel("void(T[:,:,:,::1], i8, i8, i8, T[:,::1], T[:,:,:,:,:,::1])")
+def unfold(x, stride, above, before, planes, windows):
+    """windows[i, j, k, n, r, c] = x[n, r·stride + i - above, c·stride + j - before, k], 0 outside."""
     kH, kW, C, N, H_out, W_out = windows.shape
-    for i, j, k in np.ndindex(kH, kW, C):
-        for n, r in np.ndindex(N, H_out):
-            to, source = windows[i, j, k, n, r], planes[k, n, r * stride + i, j:]
+    for n, r, i in np.ndindex(N, H_out, kH):
+        # One image row with its border, channel by channel: then windows are straight copies.
+        planes[:], h = 0, r * stride + i - above
+        if 0 <= h < x.shape[1]:
+            for c in range(max(-before, 0), min(planes.shape[1] - before, x.shape[2])):
+                for k in range(C):
+                    planes[k, before + c] = x[n, h, c, k]
+        for j, k in np.ndindex(kW, C):
+            to, source = windows[i, j, k, n, r], planes[k, j:]
             if stride == 1:  # a loop of its own, which vectorises
                 for c in range(W_out):
                     to[c] = source[c]
@@ -37,10 +43,10 @@ def unfold(planes, stride, windows):
 
 def _windows(x: Array, unfolded: Callable, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
     """The windows of some images as columns (kH·kW·C, n·H_out·W_out), in scratch memory."""
-    planes = np.ascontiguousarray(padded(x, kernel, stride, padding, out_size).transpose(3, 0, 1, 2))
-    (windows,) = scratch(x.dtype, (*kernel, *planes.shape[:2], *out_size))
-    unfolded(planes, stride, windows)
-    return windows.reshape(math.prod(kernel) * len(planes), -1)
+    C, width = x.shape[3], (out_size[1] - 1) * stride + kernel[1]
+    planes, windows = scratch(x.dtype, (C, width), (*kernel, C, len(x), *out_size))
+    unfolded(x, stride, *padding, planes, windows)
+    return windows.reshape(math.prod(kernel) * C, -1)
 
 
 def _images_in_a_block(y: Array, W: Array) -> int:
@@ -52,7 +58,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
     if winograd.suits(W, stride):
         return winograd.conv2d(x, W, b, padding, out)
     kernel, out_size, F = W.shape[:2], out.shape[1:3], len(b)
-    W_matrix, unfolded = dense(W).reshape(-1, F), unfold[x.dtype]
+    x, W_matrix, unfolded = dense(x), dense(W).reshape(-1, F), unfold[x.dtype]
 
     def images(first: int, last: int) -> None:
         y = out[first:last].reshape(-1, F)
@@ -68,7 +74,7 @@ def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Arra
     if winograd.suits(dW, stride):
         winograd.conv2d_weight_grad(x, dy, padding, dW, db)
         return
-    dy, F, unfolded = dense(dy), len(db), unfold[x.dtype]
+    x, dy, F, unfolded = dense(x), dense(dy), len(db), unfold[x.dtype]
     block = _images_in_a_block(dy, dW)
     run = max(block, -(-len(x) // _MOST_PARTIALS))
     partial_dW = np.zeros((-(-len(x) // run), dW.size // F, F), x.dtype)

@@ -44,8 +44,7 @@ def max_pool_images_grad(dy, winner, size, stride, dx):
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
     x, pool = dense(x), max_pool_images[x.dtype]
-    run = max(1, _BLOCK // x[0].size)
-    parallel_for(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), run)
+    parallel_for(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), max(1, _BLOCK // x[0].size))
     return out
 
 

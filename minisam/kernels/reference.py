@@ -23,22 +23,16 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
 # --- conv -----------------------------------------------------------------------------------------
 
 
-def padded(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
-    """x with zeros around it: `padding` rows above and columns before, the rest as out needs.
-
-    Negative padding cuts rows and columns off instead.
-    """
-    (N, H, W, C), (above, before) = x.shape, padding
-    rows, columns = ((n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True))
-    whole = np.zeros((N, max(rows, above + H), max(columns, before + W), C), x.dtype)
-    inside = whole[:, max(above, 0) : max(above + H, 0), max(before, 0) : max(before + W, 0)]
-    inside[...] = x[:, max(-above, 0) :, max(-before, 0) :]
-    return whole
+def _pad(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
+    """x with zeros around it: `padding` rows above and columns before, the rest as out needs."""
+    ends = [(n - 1) * stride + k for n, k in zip(out_size, kernel, strict=True)]
+    after = [max(0, end - size - p) for end, size, p in zip(ends, x.shape[1:3], padding, strict=True)]
+    return np.pad(x, ((0, 0), (padding[0], after[0]), (padding[1], after[1]), (0, 0)))
 
 
 def _windows(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
     """The windows (N, H_out, W_out, C, kH, kW) of images (N, H, W, C) padded so."""
-    x = padded(x, kernel, stride, padding, out_size)
+    x = _pad(x, kernel, stride, padding, out_size)
     view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
     return view[:, ::stride, ::stride][:, : out_size[0], : out_size[1]]
 
@@ -67,7 +61,7 @@ def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Arra
     """dx[n, r·stride + i - above, c·stride + j - before, k] += Σ_f dy[n,r,c,f] W[i,j,k,f]."""
     (above, before), (_, H, width, _) = padding, out.shape
     _, H_out, W_out, _ = dy.shape
-    dx = padded(np.zeros_like(out), W.shape[:2], stride, padding, (H_out, W_out))
+    dx = _pad(np.zeros_like(out), W.shape[:2], stride, padding, (H_out, W_out))
     for i, j in np.ndindex(W.shape[:2]):
         rows = slice(i, i + stride * H_out, stride)
         columns = slice(j, j + stride * W_out, stride)

@@ -109,10 +109,9 @@ class _Pool:
         def attempt() -> None:
             try:
                 work()
-                outcome = None
+                outcomes.put(None)
             except BaseException as error:
-                outcome = error
-            outcomes.put(outcome)
+                outcomes.put(error)
             finished[0] += 1
 
         for _ in range(n_helpers):

@@ -14,13 +14,12 @@ gradient is the transpose: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G.
 import numpy as np
 
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array, Pair, padded
+from minisam.kernels.reference import Array, Pair
 from minisam.kernels.threads import parallel_for, scratch
 
-_TILE_BYTES = 3 << 18  # transformed tiles of one block: they and their products stay in the cache
+_TILE_BYTES = 1 << 20  # transformed tiles of one block: they and their products stay in the cache
 _FEWEST_CHANNELS = 16
-_MOST_PARTIALS = 8  # partial weight gradients, added up in order, …
-_FEWEST_TILES = 64  # … each of so many tiles or more
+_MOST_PARTIALS = 8  # partial weight gradients, added up in order
 
 # The sixth point is ∞, where a polynomial's value is its highest coefficient. These finite ones keep
 # float32 rounding about as small as that of plain sums.
@@ -33,14 +32,19 @@ _G = np.vstack([np.vander(_POINTS, 3, increasing=True) / _GAPS[:, None], np.eye(
 _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in _POINTS), np.poly(_POINTS)[::-1]])
 
 
-@kernel("void(T[:,:,:,::1], T[:,::1], T[::1], T[:,:,:,:,::1])")
-def to_tiles(x, M, row, tiles):
-    """tiles[6i + j, n, r, t] = Σₐᵦ M[i,a] M[j,b] x[n, 4r + a, 4t + b]."""
+@kernel("void(T[:,:,:,::1], T[:,::1], i8, i8, T[:,::1], T[:,:,:,:,::1])")
+def to_tiles(x, M, above, before, rows, tiles):
+    """tiles[6i + j, n, r, t] = Σₐᵦ M[i,a] M[j,b] x[n, 4r - above + a, 4t - before + b], x = 0 outside."""
     _, N, tile_rows, n_tiles, C = tiles.shape
+    x0, x1, x2, x3, x4, x5, row = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     pixels = row.reshape(len(row) // C, C)
+    first, last = max(before, 0) * C, max(min(before + x.shape[2], len(row) // C), max(before, 0)) * C
     for n, r in np.ndindex(N, tile_rows):
-        rows = x[n, 4 * r : 4 * r + 6].reshape(6, len(row))
-        x0, x1, x2, x3, x4, x5 = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
+        rows[:6] = 0
+        for a in range(max(above - 4 * r, 0), min(x.shape[1] + above - 4 * r, 6)):
+            source, to = x[n, 4 * r - above + a].reshape(x.shape[2] * C)[first - before * C :], rows[a, first:last]
+            for k in range(len(to)):
+                to[k] = source[k]
         for i in range(6):
             m0, m1, m2, m3, m4, m5 = M[i]
             for k in range(len(row)):
@@ -100,16 +104,15 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array) -> Array:
     C, F = W.shape[2:]
     A, B_T, G = (matrix.astype(x.dtype) for matrix in (_A, _B_T, _G))
     U = (G @ (G @ W.reshape(3, 3 * C * F)).reshape(6, 3, C * F)).reshape(36, C, F)  # G g Gᵀ
-    b, tiles_of, out_of = dense(b), to_tiles[x.dtype], from_tiles[x.dtype]
+    x, b, tiles_of, out_of = dense(x), dense(b), to_tiles[x.dtype], from_tiles[x.dtype]
     rows, columns, block = _tiling(out, W)
 
     def images(first: int, last: int) -> None:
-        whole = padded(x[first:last], (3, 3), 1, padding, (4 * rows, 4 * columns))
-        shape, row = (36, last - first, rows, columns), whole[0, 0].size
-        V, products, row, sums = scratch(x.dtype, (*shape, C), (*shape[:3], columns * F), (row,), (4, 6, columns * F))
-        tiles_of(whole, B_T, row, V)
+        shape, width = (36, last - first, rows, columns), (4 * columns + 2) * C
+        V, products, row, sums = scratch(x.dtype, (*shape, C), (*shape, F), (7, width), (4, 6, columns * F))
+        tiles_of(x[first:last], B_T, *padding, row, V)
         np.matmul(V.reshape(36, -1, C), U, out=products.reshape(36, -1, F))
-        out_of(products, A, b, sums, out[first:last])
+        out_of(products.reshape(*shape[:3], -1), A, b, sums, out[first:last])
 
     parallel_for(images, len(x), block)
     return out
@@ -119,22 +122,21 @@ def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array)
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
     A, B_T, G = (matrix.astype(x.dtype) for matrix in (np.pad(_A, ((0, 0), (0, 2))), _B_T, _G))
-    dy, tiles_of = dense(dy), to_tiles[x.dtype]
+    x, dy, tiles_of = dense(x), dense(dy), to_tiles[x.dtype]
     rows, columns, block = _tiling(dy, dW)
-    run = max(block, -(-len(x) // _MOST_PARTIALS), -(-_FEWEST_TILES // (rows * columns)))
+    run = max(block, -(-len(x) // _MOST_PARTIALS))
     dU = np.zeros((-(-len(x) // run), 36, C, F), x.dtype)
     row_sums = np.empty((len(dU), dy.shape[2] * F), x.dtype)
 
     def images(first: int, last: int) -> None:
         for i in range(first, last, block):
-            part, tiled = slice(i, min(i + block, last)), (4 * rows, 4 * columns)
-            wholes = padded(x[part], (3, 3), 1, padding, tiled), padded(dy[part], (3, 3), 1, (0, 0), tiled)
-            shape, lengths = (36, len(x[part]), rows, columns), [(whole[0, 0].size,) for whole in wholes]
-            V, D, product, *row = scratch(x.dtype, (*shape, C), (*shape, F), (36, C, F), *lengths)
-            tiles_of(wholes[0], B_T, row[0], V)
-            tiles_of(wholes[1], A, row[1], D)
+            part, w = slice(i, min(i + block, last)), 4 * columns + 2
+            shape = (36, len(x[part]), rows, columns)
+            V, D, VD, *row = scratch(x.dtype, (*shape, C), (*shape, F), (36, C, F), (7, w * C), (7, w * F))
+            tiles_of(x[part], B_T, *padding, row[0], V)
+            tiles_of(dy[part], A, 0, 0, row[1], D)
             V_T = V.reshape(36, -1, C).transpose(0, 2, 1)
-            dU[first // run] += np.matmul(V_T, D.reshape(36, -1, F), out=product)
+            dU[first // run] += np.matmul(V_T, D.reshape(36, -1, F), out=VD)
         np.sum(dy[first:last].reshape(-1, row_sums.shape[1]), axis=0, out=row_sums[first // run])
 
     parallel_for(images, len(x), run)

@@ -27,10 +27,8 @@ def cnn(input_shape: Shape, n_classes: int) -> Sequential:
     (10,)
     """
     layers: list[Layer] = []
-    channels = input_shape[2]
-    for width in (16, 32, 64):
+    for channels, width in ((input_shape[2], 16), (16, 32), (32, 64)):
         layers += [Conv2d(channels, width, 3), ReLU(), MaxPool2d(2)]
-        channels = width
     features = 64 * (input_shape[0] // 8) * (input_shape[1] // 8)
     return Sequential([*layers, Flatten(), Linear(features, n_classes)], input_shape)
 
