@@ -232,13 +232,16 @@ def brief(found: dict[str, Any]) -> str:
     chosen = {case.name for case in (*STEPS, *OTHERS) if case.optimizer == "sam"}
     lines = [f"{'':<47}{'minisam':>9}{'PyTorch':>9}   PyTorch / minisam"]
     for record in found["cases"]:
-        if record["case"] in chosen:
+        if record["case"] in chosen and {"ours", "pytorch"} <= record["systems"].keys():
             ours, peer = (record["systems"][system] for system in ("ours", "pytorch"))
             low, high = peer["ratio"]["quartiles"]
             times = f"{_time(ours['median']):>9}{_time(peer['median']):>9}"
             lines.append(f"{record['case']:<47}{times}   {peer['ratio']['median']:.2f} ({low:.2f} to {high:.2f})")
+    new = found["processes"]
     for label, key, unit in ((COLD, "start", "s"), ("import", "import", "s"), (MEMORY, "memory", "MB")):
-        ours, peer = (found["processes"][system][key] for system in ("ours", "pytorch"))
+        if not {"ours", "pytorch"} <= new.keys():
+            continue
+        ours, peer = new["ours"][key], new["pytorch"][key]
         lines.append(f"{label:<47}{f'{ours:.3g} {unit}':>9}{f'{peer:.3g} {unit}':>9}   {peer / ours:.2f}")
     return "\n".join([*lines, "", _conditions(found)])
 

@@ -448,6 +448,14 @@ def test_economy_changes_no_bit(layers, dtype, rng):
     np.testing.assert_array_equal(grad, expected)
 
 
+def test_the_input_is_not_overwritten_through_a_view_of_it(rng):
+    net = Sequential([Flatten(), ReLU(), Linear(60, 4)], input_shape=(5, 6, 2))
+    theta, x, y = drawn(net, rng, 3)
+    before = x.copy()
+    net.loss_and_grad(theta, x, y)
+    np.testing.assert_array_equal(x, before)
+
+
 def test_every_gradient_is_counted(rng):
     env = Env()
     (batch, theta), (larger, _) = batch_loss(rng, 4, env=env), batch_loss(rng, 6, env=env)
