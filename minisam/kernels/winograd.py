@@ -34,15 +34,15 @@ _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in 
 
 @kernel("void(T[:,:,:,::1], T[:,::1], i8, i8, T[:,::1], T[:,:,:,:,::1])")
 def to_tiles(x, M, above, before, rows, tiles):
-    """tiles[6i + j, n, r, t] = Σₐᵦ M[i,a] M[j,b] x[n, 4r - above + a, 4t - before + b], x = 0 outside."""
+    """tiles[6i + j, n, r, t] = Σₚᵩ M[i,p] M[j,q] x[n, 4r - above + p, 4t - before + q], x = 0 outside."""
     _, N, tile_rows, n_tiles, C = tiles.shape
     x0, x1, x2, x3, x4, x5, row = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     pixels = row.reshape(len(row) // C, C)
     first, last = max(before, 0) * C, max(min(before + x.shape[2], len(row) // C), max(before, 0)) * C
     for n, r in np.ndindex(N, tile_rows):
         rows[:6] = 0
-        for a in range(max(above - 4 * r, 0), min(x.shape[1] + above - 4 * r, 6)):
-            source, to = x[n, 4 * r - above + a].reshape(x.shape[2] * C)[first - before * C :], rows[a, first:last]
+        for p in range(max(above - 4 * r, 0), min(x.shape[1] + above - 4 * r, 6)):
+            source, to = x[n, 4 * r - above + p].reshape(x.shape[2] * C)[first - before * C :], rows[p, first:last]
             for k in range(len(to)):
                 to[k] = source[k]
         for i in range(6):
@@ -62,7 +62,7 @@ def to_tiles(x, M, above, before, rows, tiles):
 
 @kernel("void(T[:,:,:,::1], T[:,::1], T[::1], T[:,:,::1], T[:,:,:,::1])")
 def from_tiles(products, A, b, sums, y):
-    """y[n, 4r + i, 4t + j] = b + Σₐᵦ A[a,i] A[b,j] products[6a + b, n, r, t]."""
+    """y[n, 4r + i, 4t + j, f] = b[f] + Σₚᵩ A[p,i] A[q,j] products[6p + q, n, r, t·F + f]."""
     N, H, W, F = y.shape
     for n, r in np.ndindex(N, products.shape[2]):
         for j in range(6):

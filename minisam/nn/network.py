@@ -25,6 +25,7 @@ class Sequential:
     """y = layerₖ(… layer₂(layer₁(x))), a function of theta (P,) and x (N, *input_shape).
 
     theta and x share one dtype, float32 or float64 (for gradient checks); every result keeps it.
+    `layers` are those that run: `economical` may have moved a ReLU or let it overwrite its input.
 
     Raises:
         ValueError: a layer that cannot take what the one before it gives.
@@ -111,7 +112,7 @@ class Sequential:
             dy = dx
         return dy if wants_dx else None
 
-    def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Any = None) -> tuple[float, Array]:
+    def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Loss | None = None) -> tuple[float, Array]:
         """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
 
         The textbook form of `BatchLoss`. Loss is SoftmaxCrossEntropy() where none is given.
