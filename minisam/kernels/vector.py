@@ -49,9 +49,10 @@ def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 @kernel("void(T[::1], T[::1], T[::1], T[::1], T, T, T, T, T, T, T, T)")
 def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, rest1, rest2, inverse_root, eps):
     for i in range(len(theta)):
-        m[i] = beta1 * m[i] + rest1 * g[i]
-        v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
-        theta[i] = shrink * theta[i] - step_size * m[i] / (np.sqrt(v[i]) * inverse_root + eps)
+        first = beta1 * m[i] + rest1 * g[i]
+        second = beta2 * v[i] + rest2 * g[i] * g[i]
+        m[i], v[i] = first, second  # and not read again: a load waits for the store before it
+        theta[i] = shrink * theta[i] - step_size * first / (np.sqrt(second) * inverse_root + eps)
 
 
 def _flat(x: Array) -> Array:
@@ -63,7 +64,10 @@ def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
     if len({len(x) for x in vectors}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected vectors of one length, got {[len(x) for x in vectors]}")
 
-    parallel_for(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
+    if len(vectors[0]) <= _BLOCK:
+        block(*vectors, *scalars)
+    else:
+        parallel_for(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
 
 
 def relu(x: Array, out: Array) -> Array:
