@@ -6,16 +6,16 @@ makes training worth watching. The class is the outline of the largest shape, wh
 finds wherever it lies; colours only hint at it, and a network on flattened pixels leans on them.
 Four thousand pictures are few enough to be learnt by heart: overfitting shows in a minute.
 
-A picture is painted back to front: a rippled background, a small shape of any class as a
-distraction, the shape that counts, a bar across it, grain. All of it is arithmetic on whole blocks
-of pictures, whose canvas is [-1, 1]² with y pointing down.
+A picture is painted back to front: a plain background, a small shape of any class as a distraction,
+the shape that counts, grain. All of it is arithmetic on whole blocks of pictures, whose canvas is
+[-1, 1]² with y pointing down.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from minisam.checks import require_count
+from minisam.checks import Count, Natural, require
 from minisam.data.dataset import Dataset
 
 Array = np.ndarray  # float32, except for labels, hues and finished pictures
@@ -39,10 +39,10 @@ def synthetic(n_train: int = 4000, n_test: int = 10_000, seed: int = 0) -> Datas
     >>> sorted(data.y_train[:10].tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    for name, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("seed", seed, 0)):
-        require_count(f"synthetic {name}", value, least)
+    for name, value, type_ in (("n_train", n_train, Count), ("n_test", n_test, Count), ("seed", seed, Natural)):
+        require(f"synthetic {name}", value, type_)
     train, test = _split(n_train, (seed, 0)), _split(n_test, (seed, 1))
-    return Dataset("synthetic", "embedded", tuple(SHAPES), *train, *test)
+    return Dataset("synthetic", "embedded", CLASSES, *train, *test)
 
 
 def _split(n: int, key: tuple[int, int]) -> tuple[Array, Array]:
@@ -78,70 +78,35 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "corner": lambda u, v: np.maximum(_box(u, v, 0.8, 0.8), -_box(u - 0.5, v + 0.5, 0.8, 0.8)),
     "flower": lambda u, v: _length(u, v) - 0.72 - 0.33 * np.cos(5 * np.arctan2(u, v)),
 }
+CLASSES = tuple(SHAPES)
 
 
 def _block(rng: np.random.Generator) -> tuple[Array, Array]:
     """Paint BLOCK pictures and return them with their labels."""
+
+    def uniform(low: float, high: float, *shape: int) -> Array:
+        return rng.uniform(low, high, (BLOCK, *shape, 1, 1)).astype(np.float32)
+
+    def colour() -> Array:
+        turns = hue + 0.2 * rng.standard_normal((BLOCK, 1)) + np.array([0, 1 / 3, 2 / 3])  # of the colour wheel
+        wheel = np.cos(2 * np.pi * turns)[..., None, None].astype(np.float32)
+        return uniform(0.2, 0.8, 1) + uniform(0.1, 0.3, 1) * wheel
+
     tens = np.tile(np.arange(len(SHAPES), dtype=np.int64), (BLOCK // len(SHAPES), 1))
     labels = rng.permuted(tens, axis=1).ravel()
-    hint = labels / len(SHAPES)  # a hue
-
-    canvas = _background(rng, hint + 0.5)  # hints too, by the opposite hue
-    x, y = _uniform(rng, -0.25, 0.25), _uniform(rng, -0.25, 0.25)
-    way, strangers = _uniform(rng, 0, 2 * np.pi), rng.integers(len(SHAPES), size=BLOCK)
-    stranger = _turned(rng, x + 0.85 * np.cos(way), y + 0.85 * np.sin(way), np.pi)
-    _draw(canvas, strangers, *stranger, _uniform(rng, 0.2, 0.35), _colour(rng, rng.random(BLOCK)))
-    _draw(canvas, labels, *_turned(rng, x, y, 0.5), _uniform(rng, 0.5, 0.7), _colour(rng, hint))
-    u, _ = _turned(rng, x + _uniform(rng, -0.3, 0.3), y + _uniform(rng, -0.3, 0.3), np.pi)
-    _cover(canvas, np.abs(u) - _uniform(rng, 0, 0.1), _colour(rng, rng.random(BLOCK)))
-    canvas += 0.04 * rng.standard_normal((BLOCK, 1, SIDE, SIDE), np.float32)
-
-    pictures = (255 * canvas.clip(0, 1)).astype(np.uint8)
-    return pictures.transpose(0, 2, 3, 1), labels  # NHWC: painting was faster on whole planes
-
-
-def _background(rng: np.random.Generator, hue: Array) -> Array:
-    """Let one colour fade into another along two crossing waves; returns (BLOCK, 3, SIDE, SIDE)."""
-    waves = np.zeros((BLOCK, SIDE, SIDE), np.float32)
-    for _ in range(2):
-        u, _ = _turned(rng, _uniform(rng, -1, 1), _uniform(rng, -1, 1), np.pi)
-        waves += np.sin(_uniform(rng, 1, 3) * u)
-    one, other = _colour(rng, hue), _colour(rng, hue)
-    return one + (other - one) * (0.5 + 0.25 * waves[:, None])
+    hue = labels[:, None] / len(SHAPES)
+    canvas = 1 - colour() + np.zeros((SIDE, SIDE), np.float32)  # whole planes: NHWC only at the end
+    axis = (2 * np.arange(SIDE, dtype=np.float32) + 1) / SIDE - 1  # centres of pixels
+    for kinds, least, most, turn in ((rng.permutation(labels), 0.2, 0.35, np.pi), (labels, 0.5, 0.7, 0.5)):
+        dx, dy = axis - uniform(-0.3, 0.3), axis[:, None] - uniform(-0.3, 0.3)
+        angle, r = uniform(-turn, turn), uniform(least, most)
+        u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
+        _draw(canvas, kinds, u, v, r, colour())
+    canvas += 0.1 * rng.standard_normal((BLOCK, 1, SIDE, SIDE), np.float32)  # grain
+    return (255 * canvas.clip(0, 1)).astype(np.uint8).transpose(0, 2, 3, 1), labels
 
 
 def _draw(canvas: Array, kinds: Array, u: Array, v: Array, r: Array, colour: Array) -> None:
-    """Draw on each picture the shape of its kind, of radius r around u = v = 0."""
-    u, v = u / r, v / r
-    distance = np.empty_like(u)
-    for kind, shape in enumerate(SHAPES.values()):
-        of_kind = kinds == kind
-        distance[of_kind] = shape(u[of_kind], v[of_kind])
-    _cover(canvas, r * distance, colour)
-
-
-def _cover(canvas: Array, distance: Array, colour: Array) -> None:
-    """Paint in place where distance < 0, with an edge one pixel wide: a pixel is 2 / SIDE."""
-    alpha = np.clip(0.5 - SIDE / 2 * distance, 0, 1)[:, None]
-    canvas += alpha * (colour - canvas)
-
-
-def _turned(rng: np.random.Generator, x: Array, y: Array, turn: float) -> tuple[Array, Array]:
-    """Every pixel's coordinates (BLOCK, SIDE, SIDE) about (x, y), turned by up to ±turn radians."""
-    axis = (2 * np.arange(SIDE, dtype=np.float32) + 1) / SIDE - 1  # centres of pixels
-    dx, dy = axis - x, axis[:, None] - y  # (BLOCK, 1, SIDE), (BLOCK, SIDE, 1)
-    angle = _uniform(rng, -turn, turn)
-    c, s = np.cos(angle), np.sin(angle)
-    return c * dx + s * dy, c * dy - s * dx
-
-
-def _colour(rng: np.random.Generator, hue: Array) -> Array:
-    """A colour a picture, (BLOCK, 3, 1, 1), near the hue given in turns of the colour wheel."""
-    turns = hue[:, None] + 0.2 * rng.standard_normal((BLOCK, 1)) + np.array([0, 1 / 3, 2 / 3])
-    wheel = np.cos(2 * np.pi * turns)[:, :, None, None].astype(np.float32)
-    return _uniform(rng, 0.2, 0.8)[:, None] + _uniform(rng, 0.05, 0.3)[:, None] * wheel
-
-
-def _uniform(rng: np.random.Generator, low: float, high: float) -> Array:
-    """One number a picture, (BLOCK, 1, 1)."""
-    return rng.uniform(low, high, (BLOCK, 1, 1)).astype(np.float32)
+    """Draw in place the shape of each picture's kind, of radius r around u = v = 0."""
+    distance = r * np.array([SHAPES[CLASSES[kind]](*at) for kind, *at in zip(kinds, u / r, v / r, strict=True)])
+    canvas += np.clip(0.5 - SIDE / 2 * distance, 0, 1)[:, None] * (colour - canvas)  # an edge of one pixel, 2 / SIDE
