@@ -13,7 +13,7 @@ from strategies import networks, seeds, spaced
 from minisam import kernels
 from minisam.analysis.gradcheck import numerical_gradient, relative_error
 from minisam.analysis.toy import Bowl
-from minisam.kernels.threads import parallel_for
+from minisam.kernels.threads import parallel
 from minisam.nn import (
     AvgPool2d,
     BatchLoss,
@@ -489,12 +489,13 @@ def test_the_bits_do_not_depend_on_the_threads(make, n, dtype, rng):
 
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])
 def test_work_is_cut_into_blocks_by_shapes_alone(make, n, least, rng, monkeypatch):
-    def counted(task, n, run=1):
-        counts[-1].append(-(-n // run))
-        parallel_for(task, n, run)
+    def counted(task, n, most=1):
+        results = parallel(task, n, most)
+        counts[-1].append(len(results))
+        return results
 
     for module in ("conv", "gemm", "pool", "vector", "winograd"):
-        monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel_for", counted)
+        monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel", counted)
     net, counts = make(), []
     inputs = drawn(net, rng, n, np.float32)
     for n_threads in (1, 2, 5):

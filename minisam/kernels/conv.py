@@ -14,7 +14,7 @@ import numpy as np
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Array, Pair
-from minisam.kernels.threads import parallel_for, scratch
+from minisam.kernels.threads import parallel, runs, scratch
 
 _BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache
 _MOST_PARTIALS = 16  # partial weight gradients, added up in order
@@ -65,7 +65,7 @@ def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array)
         np.matmul(_windows(x[first:last], unfolded, kernel, stride, padding, out_size).T, W_matrix, out=y)
         y += b
 
-    parallel_for(images, len(x), _images_in_a_block(out, W))
+    parallel(images, len(x), _images_in_a_block(out, W))
     return out
 
 
@@ -76,21 +76,19 @@ def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Arra
         return
     x, dy, F, unfolded = dense(x), dense(dy), len(db), unfold[x.dtype]
     block = _images_in_a_block(dy, dW)
-    run = max(block, -(-len(x) // _MOST_PARTIALS))
-    partial_dW = np.zeros((-(-len(x) // run), dW.size // F, F), x.dtype)
-    partial_db = np.zeros((len(partial_dW), F), x.dtype)
 
-    def images(first: int, last: int) -> None:
-        for i in range(first, last, block):
-            part = slice(i, min(i + block, last))
+    def images(first: int, last: int) -> Array:
+        partial = np.zeros((dW.size // F + 1, F), x.dtype)  # dL/dW, and dL/db as its last row
+        for i, j in runs(last - first, block):
+            part = slice(first + i, first + j)
             slopes = dy[part].reshape(-1, F)
             windows = _windows(x[part], unfolded, dW.shape[:2], stride, padding, dy.shape[1:3])
-            partial_dW[first // run] += windows @ slopes
-            partial_db[first // run] += np.ones(len(slopes), x.dtype) @ slopes  # faster than sum
+            partial[:-1] += windows @ slopes
+            partial[-1] += np.ones(len(slopes), x.dtype) @ slopes  # faster than sum
+        return partial
 
-    parallel_for(images, len(x), run)
-    np.sum(partial_dW.reshape(-1, *dW.shape), axis=0, out=dW)
-    np.sum(partial_db, axis=0, out=db)
+    total = np.sum(parallel(images, len(x), max(block, -(-len(x) // _MOST_PARTIALS))), axis=0)
+    dW[...], db[...] = total[:-1].reshape(dW.shape), total[-1]
 
 
 def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:

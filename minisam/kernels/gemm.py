@@ -7,7 +7,7 @@ GEMM. The slices follow from the shapes alone, never from the number of threads.
 import numpy as np
 
 from minisam.kernels.reference import Array
-from minisam.kernels.threads import parallel_for
+from minisam.kernels.threads import parallel
 
 # Below this many multiply-adds waking a thread costs more than it brings.
 _WORTH_A_THREAD = 1 << 21
@@ -26,5 +26,5 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
         else:
             np.matmul(a, b[:, start:stop], out=out[:, start:stop])
 
-    parallel_for(block, longer, -(-longer // n_blocks))
+    parallel(block, longer, most=-(-longer // n_blocks))
     return out

@@ -8,7 +8,7 @@ import numpy as np
 
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Array
-from minisam.kernels.threads import parallel_for
+from minisam.kernels.threads import parallel
 
 _BLOCK = 1 << 16  # numbers in the images that a thread takes at once
 
@@ -44,7 +44,7 @@ def max_pool_images_grad(dy, winner, size, stride, dx):
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
     x, pool = dense(x), max_pool_images[x.dtype]
-    parallel_for(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), max(1, _BLOCK // x[0].size))
+    parallel(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), max(1, _BLOCK // x[0].size))
     return out
 
 
@@ -52,5 +52,5 @@ def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array
     """dL/dx into out; see `reference.max_pool2d_grad`."""
     dy, pool = dense(dy), max_pool_images_grad[dy.dtype]
     run = max(1, _BLOCK // out[0].size)
-    parallel_for(lambda i, j: pool(dy[i:j], winner[i:j], size, stride, out[i:j]), len(dy), run)
+    parallel(lambda i, j: pool(dy[i:j], winner[i:j], size, stride, out[i:j]), len(dy), run)
     return out

@@ -6,6 +6,7 @@ added in block order; so the result has the same bits on one thread and on sixte
 BLAS must stay on its own thread: two pools on the same cores wait for each other.
 """
 
+import itertools
 import math
 import os
 import threading
@@ -13,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
+from typing import Any
 
 import numba
 import numpy as np
 from numba.extending import intrinsic
 from threadpoolctl import ThreadpoolController
 
-from minisam.checks import require_count
+from minisam.checks import Count, require
 
 _SPINS = 1 << 20  # looks at a counter, some 300 µs, before a waiting thread goes to sleep
 
@@ -56,7 +58,7 @@ def set_threads(n: int) -> None:
     2
     """
     global _n_threads
-    require_count("threads", n)
+    require("threads", n, Count)
     _n_threads = n
 
 
@@ -145,7 +147,7 @@ _blas_threads: list[int] = []  # before the first caller
 def single_threaded_blas() -> Iterator[None]:
     """Within it BLAS starts no threads of its own; after the last caller it may do as before.
 
-    Every `parallel_for` is such a caller. A loop that is one too saves them asking the library.
+    Every `parallel` is such a caller. A loop that is one too saves them asking the library.
     """
     global _blas_callers, _blas_threads
     with _blas_lock:
@@ -172,32 +174,44 @@ def _limit_blas(n_threads: list[int]) -> None:
         release(force=True)
 
 
-def parallel_for(task: Callable[[int, int], object], n: int, run: int = 1) -> None:
-    """Cut 0 … n - 1 into runs of `run` items and let the threads do task(start, stop) for each.
+def runs(n: int, most: int) -> list[tuple[int, int]]:
+    """0 … n - 1 cut into nearly equal runs (start, stop) of at most `most`: one, or an even number.
 
-    >>> squares = np.zeros(5)
-    >>> parallel_for(lambda start, stop: squares.__setitem__(slice(start, stop), start**2), 5, run=2)
-    >>> squares.tolist()
-    [0.0, 0.0, 4.0, 4.0, 16.0]
+    >>> runs(32, most=11)
+    [(0, 8), (8, 16), (16, 24), (24, 32)]
     """
-    starts = iter(range(0, n, run))  # next() is atomic: whoever is free takes the next run
+    count = min(n, 1 if n <= most else 2 * -(-n // (2 * most)))
+    return list(itertools.pairwise(i * n // max(count, 1) for i in range(count + 1)))
+
+
+def parallel(task: Callable[[int, int], Any], n: int, most: int = 1) -> list[Any]:
+    """[task(start, stop) for start, stop in runs(n, most)], shared out among the threads.
+
+    >>> parallel(lambda start, stop: sum(range(start, stop)), 4, most=2)
+    [1, 5]
+    """
+    cuts = runs(n, most)
+    results: list[Any] = [None] * len(cuts)
+    waiting = iter(range(len(cuts)))  # next() is atomic: whoever is free takes the next run
 
     def work() -> None:
-        for start in starts:
-            task(start, min(start + run, n))
+        for i in waiting:
+            results[i] = task(*cuts[i])
 
     if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread does it alone
-        return work()
+        work()
+        return results
     _local.at_work = True
     try:
         with single_threaded_blas():
-            n_threads = get_threads() if n > run else 1
-            if n_threads == 1:
+            n_threads = min(get_threads(), len(cuts))
+            if n_threads <= 1:
                 work()
             else:
-                _pool(n_threads - 1).run(work, min(n_threads, -(-n // run)) - 1)
+                _pool(get_threads() - 1).run(work, n_threads - 1)
     finally:
         _local.at_work = False
+    return results
 
 
 def scratch(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[np.ndarray]:

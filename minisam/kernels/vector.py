@@ -4,12 +4,14 @@ These are limited by memory bandwidth, so what NumPy would do in several passes 
 done in one, in the vectors' own type.
 """
 
+import math
+
 import numpy as np
 
 from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Array
-from minisam.kernels.threads import parallel_for
+from minisam.kernels.threads import parallel
 
 _BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call
 
@@ -67,7 +69,7 @@ def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
     if len(vectors[0]) <= _BLOCK:
         block(*vectors, *scalars)
     else:
-        parallel_for(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
+        parallel(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
 
 
 def relu(x: Array, out: Array) -> Array:
@@ -85,13 +87,7 @@ def relu_grad(y: Array, dy: Array, out: Array) -> Array:
 def norm(g: Array) -> float:
     """‖g‖₂, summed in float64, block by block in a fixed order; see `reference.norm`."""
     g, block = _flat(g), sum_of_squares_block[g.dtype]
-    sums = np.zeros(-(-len(g) // _BLOCK))
-
-    def part(start: int, stop: int) -> None:
-        sums[start // _BLOCK] = block(g[start:stop])
-
-    parallel_for(part, len(g), _BLOCK)
-    return float(np.sqrt(sums.sum()))
+    return math.sqrt(sum(parallel(lambda i, j: block(g[i:j]), len(g), _BLOCK)))
 
 
 def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:

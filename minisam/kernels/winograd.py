@@ -15,7 +15,7 @@ import numpy as np
 
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Array, Pair
-from minisam.kernels.threads import parallel_for, scratch
+from minisam.kernels.threads import parallel, runs, scratch
 
 _TILE_BYTES = 1 << 20  # transformed tiles of one block: they and their products stay in the cache
 _FEWEST_CHANNELS = 16
@@ -114,7 +114,7 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array) -> Array:
         np.matmul(V.reshape(36, -1, C), U, out=products.reshape(36, -1, F))
         out_of(products.reshape(*shape[:3], -1), A, b, sums, out[first:last])
 
-    parallel_for(images, len(x), block)
+    parallel(images, len(x), block)
     return out
 
 
@@ -124,22 +124,20 @@ def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array)
     A, B_T, G = (matrix.astype(x.dtype) for matrix in (np.pad(_A, ((0, 0), (0, 2))), _B_T, _G))
     x, dy, tiles_of = dense(x), dense(dy), to_tiles[x.dtype]
     rows, columns, block = _tiling(dy, dW)
-    run = max(block, -(-len(x) // _MOST_PARTIALS))
-    dU = np.zeros((-(-len(x) // run), 36, C, F), x.dtype)
-    row_sums = np.empty((len(dU), dy.shape[2] * F), x.dtype)
 
-    def images(first: int, last: int) -> None:
-        for i in range(first, last, block):
-            part, w = slice(i, min(i + block, last)), 4 * columns + 2
+    def images(first: int, last: int) -> tuple[Array, Array]:
+        dU = np.zeros((36, C, F), x.dtype)
+        for i, j in runs(last - first, block):
+            part, w = slice(first + i, first + j), 4 * columns + 2
             shape = (36, len(x[part]), rows, columns)
             V, D, VD, *row = scratch(x.dtype, (*shape, C), (*shape, F), (36, C, F), (7, w * C), (7, w * F))
             tiles_of(x[part], B_T, *padding, row[0], V)
             tiles_of(dy[part], A, 0, 0, row[1], D)
             V_T = V.reshape(36, -1, C).transpose(0, 2, 1)
-            dU[first // run] += np.matmul(V_T, D.reshape(36, -1, F), out=VD)
-        np.sum(dy[first:last].reshape(-1, row_sums.shape[1]), axis=0, out=row_sums[first // run])
+            dU += np.matmul(V_T, D.reshape(36, -1, F), out=VD)
+        return dU, dy[first:last].reshape(-1, dy.shape[2] * F).sum(axis=0)
 
-    parallel_for(images, len(x), run)
-    dU_sum = dU.sum(axis=0).reshape(6, 6, C * F)
+    partial_dU, rows_of_db = zip(*parallel(images, len(x), max(block, -(-len(x) // _MOST_PARTIALS))), strict=True)
+    dU_sum = np.sum(partial_dU, axis=0).reshape(6, 6, C * F)
     dW[...] = (G.T @ (G.T @ dU_sum).reshape(6, 3 * C * F)).reshape(dW.shape)
-    np.sum(row_sums.reshape(-1, F), axis=0, out=db)
+    np.sum(np.reshape(rows_of_db, (-1, F)), axis=0, out=db)
