@@ -1,50 +1,68 @@
-"""Arguments that must be numbers in a range: one-line errors that name them."""
+"""Numbers that must lie in a range: their type says which, and a one-line error names them.
+
+A record (a dataclass) that inherits from `Checked` refuses what its types do not allow:
+
+>>> from dataclasses import dataclass
+>>> @dataclass
+... class Descent(Checked):
+...     lr: Positive
+>>> Descent(lr=0.0)
+Traceback (most recent call last):
+ValueError: lr must be a finite number above 0, got 0.0
+"""
 
 import math
-from numbers import Real
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
-def _require(name: str, value: Any, ok: Any, expected: str) -> None:
-    if not (isinstance(value, Real) and math.isfinite(value) and ok(value)):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+class Range(NamedTuple):
+    """Which numbers are allowed."""
+
+    expected: str
+    kind: type  # NumPy's numbers belong to these, too
+    holds: Callable[[Any], bool]
 
 
-def require_positive(name: str, value: Any) -> None:
-    """Raise ValueError unless value is a finite number above 0.
+Positive = Annotated[float, Range("a finite number above 0", Real, lambda v: 0 < v < math.inf)]
+NonNegative = Annotated[float, Range("a finite number ≥ 0", Real, lambda v: 0 <= v < math.inf)]
+BelowOne = Annotated[float, Range("in [0, 1)", Real, lambda v: 0 <= v < 1)]
+Fraction = Annotated[float, Range("in [0, 1]", Real, lambda v: 0 <= v <= 1)]
+Count = Annotated[int, Range("an integer ≥ 1", Integral, lambda v: v >= 1)]
+Natural = Annotated[int, Range("an integer ≥ 0", Integral, lambda v: v >= 0)]
 
-    >>> require_positive("lr", 0.0)
+
+def require(name: str, value: Any, type_: Any) -> None:
+    """Raise ValueError unless the value is one that this type allows.
+
+    >>> require("threads", 2.5, Count)
     Traceback (most recent call last):
-    ValueError: lr must be a finite number above 0, got 0.0
+    ValueError: threads must be an integer ≥ 1, got 2.5
     """
-    _require(name, value, lambda v: v > 0, "a finite number above 0")
+    parts = get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
+    ranges = [extra for part in parts for extra in getattr(part, "__metadata__", ())]
+    if ranges and not any(_allows(part, value) for part in parts):
+        raise ValueError(f"{name} must be {ranges[0].expected}, got {value!r}")
 
 
-def require_nonnegative(name: str, value: Any) -> None:
-    """Raise ValueError unless value is a finite number of at least 0."""
-    _require(name, value, lambda v: v >= 0, "a finite number ≥ 0")
+def _allows(type_: Any, value: Any) -> bool:
+    if type_ is NoneType:
+        return value is None
+    if metadata := getattr(type_, "__metadata__", ()):
+        return isinstance(value, metadata[0].kind) and metadata[0].holds(value)
+    return callable(value)  # a schedule, which checks its own values
 
 
-def require_below_one(name: str, value: Any) -> None:
-    """Raise ValueError unless value is a number in [0, 1)."""
-    _require(name, value, lambda v: 0 <= v < 1, "in [0, 1)")
+_types = cache(get_type_hints)
 
 
-def require_fraction(name: str, value: Any) -> None:
-    """Raise ValueError unless value is a number in [0, 1]."""
-    _require(name, value, lambda v: 0 <= v <= 1, "in [0, 1]")
+class Checked:
+    """A dataclass whose numbers are checked when it is made."""
 
-
-def require_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise ValueError unless value is an integer (NumPy's included) of at least `least`.
-
-    >>> require_count("Linear n_in", 2.5)
-    Traceback (most recent call last):
-    ValueError: Linear n_in must be an integer ≥ 1, got 2.5
-    """
-    try:
-        ok = value.__index__() >= least
-    except AttributeError:
-        ok = False
-    if not ok:
-        raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+    def __post_init__(self) -> None:
+        record: Any = type(self)
+        for name, type_ in _types(record, include_extras=True).items():
+            require(name, getattr(self, name), type_)

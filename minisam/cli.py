@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from minisam import __version__
-from minisam.checks import require_count
+from minisam.checks import Count, require
 from minisam.data import DATASETS, Dataset, available, fetch, load
 from minisam.experiments.checkpoint import Model, load_model, save_model
 from minisam.experiments.config import Config
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
     for option in fields(Config):
-        _config_option(sub, option)
+        _config_option(sub, option, get_type_hints(Config)[option.name])
     sub.set_defaults(run=_train)
 
     sub = command("evaluate", "Test a model that `minisam train --save` kept.", data)
@@ -62,14 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config_option(parser: argparse.ArgumentParser, option: Any) -> None:
+def _config_option(parser: argparse.ArgumentParser, option: Any, type_: Any) -> None:
     """--name for a field of Config: its type, default, choices and help come from there."""
     flag = "--" + option.name.replace("_", "-")
     text, default = option.metadata["help"], option.default
-    if option.type is bool:
+    if type_ is bool:
         parser.add_argument(flag, action="store_true", help=text)
     else:
-        kind = next(t for t in (*get_args(option.type), option.type) if t is not type(None))
+        kind = next(iter(get_args(type_)), type_)
         choices = option.metadata["choices"]
         shown = "" if default is None else f" ({default})"
         metavar = None if choices else kind.__name__.upper()
@@ -91,7 +91,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     preset = PRESETS[args.preset]
     if args.seeds is not None:
-        require_count("seeds", args.seeds)
+        require("seeds", args.seeds, Count)
         preset = replace(preset, seeds=args.seeds)
     dataset = _load(args)
     folder = args.out or Path("minisam-results") / f"{dataset.name}-{args.preset}"

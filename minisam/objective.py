@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from minisam.checks import require_nonnegative
+from minisam.checks import Checked, NonNegative
 
 Array = np.ndarray
 
@@ -77,7 +77,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Penalised:
+class Penalised(Checked):
     """L(θ) + l1 ‖θ‖₁ + ½ l2 ‖θ‖₂², over all parameters, biases included.
 
     l2 adds l2 θ to the gradient, as PyTorch's `weight_decay` does, but inside the objective: both
@@ -88,12 +88,8 @@ class Penalised:
     """
 
     objective: Objective
-    l1: float = 0.0
-    l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_nonnegative("l1", self.l1)
-        require_nonnegative("l2", self.l2)
+    l1: NonNegative = 0.0
+    l2: NonNegative = 0.0
 
     @property
     def n(self) -> int:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from minisam.checks import require_count
+from minisam.checks import Natural, require
 
 
 class Stream(IntEnum):
@@ -34,5 +34,5 @@ def keyed_rng(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> np.ra
     True
     """
     for name, value in (("seed", seed), ("epoch", epoch), ("step", step)):
-        require_count(name, value, least=0)
+        require(name, value, Natural)
     return np.random.default_rng([seed, stream, epoch, step])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minisam.checks import require_count, require_fraction
+from minisam.checks import Checked, Count, Fraction, Natural, require
 from minisam.rng import Stream, keyed_rng
 
 Array = np.ndarray
@@ -50,8 +50,10 @@ def redraw_labels(y: Array, fraction: float, n_classes: int, seed: int = 0) -> A
     >>> int(np.count_nonzero(redraw_labels(y, 0.4, n_classes=10) == 0)) > 600
     True
     """
-    require_fraction("label-noise fraction", fraction)
-    require_count("n_classes", n_classes, least=int(y.max(initial=0)) + 1)
+    require("label-noise fraction", fraction, Fraction)
+    require("n_classes", n_classes, Count)
+    if n_classes <= y.max(initial=0):
+        raise ValueError(f"expected more than {y.max()} n_classes (the largest label), got {n_classes}")
     rng = keyed_rng(seed, Stream.LABEL_NOISE)
     chosen = rng.permutation(len(y))[: round(fraction * len(y))]
     noisy = y.copy()
@@ -109,7 +111,7 @@ def augment(x: Array, rng: np.random.Generator, pad: int = 4) -> Array:
 
 
 @dataclass(frozen=True)
-class Batches:
+class Batches(Checked):
     """Shuffled minibatches of x (N, …) and y (N, …); the last one of an epoch may be smaller.
 
     Raises:
@@ -122,16 +124,16 @@ class Batches:
 
     x: Array
     y: Array
-    batch_size: int
-    seed: int = 0
+    batch_size: Count
+    seed: Natural = 0
     augmented: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.x) != len(self.y):
             raise ValueError(f"expected as many x as y, got {len(self.x)} and {len(self.y)}")
-        if not 1 <= self.batch_size <= len(self.x):
+        if self.batch_size > len(self.x):
             raise ValueError(f"batch_size must be 1 to {len(self.x)}, got {self.batch_size}")
-        require_count("seed", self.seed, least=0)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""

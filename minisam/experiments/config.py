@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from minisam import checks
+from minisam.checks import BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
 from minisam.nn.models import MODELS
 from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, Schedule, StepDecay
 
@@ -19,7 +19,7 @@ def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> 
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """One run: same config, same data, same machine, same bits.
 
     Raises:
@@ -32,40 +32,33 @@ class Config:
     model: str = _option("mlp", "network", tuple(MODELS))
     optimizer: str = _option("momentum", "how to descend", OPTIMIZERS)
     base: str = _option("momentum", "what SAM steps with", BASES)
-    lr: float | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
-    rho: float = _option(0.05, "SAM's radius: L2 length in weight space")
-    momentum: float = _option(0.9, "momentum's decay factor, 0 to 1")
+    lr: Positive | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
+    rho: NonNegative = _option(0.05, "SAM's radius: L2 length in weight space")
+    momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1")
     nesterov: bool = _option(False, "Nesterov's momentum")
-    weight_decay: float = _option(5e-4, "at w: in the gradient (gd, momentum) or decoupled (adam)")
-    epochs: int = _option(20, "passes over the training images")
-    batch_size: int = _option(64, "images in a minibatch")
-    micro_batch: int = _option(0, "accumulate the gradient over micro-batches of so many images")
+    weight_decay: NonNegative = _option(5e-4, "at w: in the gradient (gd, momentum) or decoupled (adam)")
+    epochs: Count = _option(20, "passes over the training images")
+    batch_size: Count = _option(64, "images in a minibatch")
+    micro_batch: Natural = _option(0, "accumulate the gradient over micro-batches of so many images")
     schedule: str = _option("cosine", "of the learning rate", SCHEDULES)
-    warmup: int = _option(0, "epochs of linear warm-up (cosine)")
-    label_smoothing: float = _option(0.0, "mass spread over all classes, 0 to 1")
-    l1: float = _option(0.0, "coefficient of an L1 penalty inside the loss")
-    l2: float = _option(0.0, "coefficient of ½‖w‖² inside the loss (both passes of SAM see it)")
-    noise: float = _option(0.0, "fraction of training labels redrawn uniformly, 0 to 1")
+    warmup: Natural = _option(0, "epochs of linear warm-up (cosine)")
+    label_smoothing: BelowOne = _option(0.0, "mass spread over all classes, 0 to 1")
+    l1: NonNegative = _option(0.0, "coefficient of an L1 penalty inside the loss")
+    l2: NonNegative = _option(0.0, "coefficient of ½‖w‖² inside the loss (both passes of SAM see it)")
+    noise: Fraction = _option(0.0, "fraction of training labels redrawn uniformly, 0 to 1")
     augment: bool = _option(False, "random flips and padded crops")
-    seed: int = _option(0, "of weights, batches, augmentation and label noise")
+    seed: Natural = _option(0, "of weights, batches, augmentation and label noise")
 
     def __post_init__(self) -> None:
         for option in fields(self):
             known, got = option.metadata["choices"], getattr(self, option.name)
             if known and got not in known:
                 raise ValueError(f"unknown {option.name} {got!r}, expected one of {', '.join(known)}")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 0), ("seed", 0)):
-            checks.require_count(name, getattr(self, name), least)
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
-        checks.require_positive("lr", self.lr)
-        checks.require_fraction("noise", self.noise)
-        checks.require_below_one("label_smoothing", self.label_smoothing)
-        checks.require_nonnegative("l1", self.l1)
-        checks.require_nonnegative("l2", self.l2)
-        if not 0 <= self.warmup < self.epochs:
+        super().__post_init__()
+        if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
-        make_optimizer(self, steps_per_epoch=1)  # which checks its own numbers
 
     @property
     def stepper(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minisam.checks import require_count
+from minisam.checks import Count, require
 from minisam.data import Dataset
 from minisam.experiments.config import Config
 from minisam.experiments.environment import environment
@@ -60,7 +60,7 @@ def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
     Raises:
         ValueError: jobs < 1.
     """
-    require_count("jobs", jobs)
+    require("jobs", jobs, Count)
     compile_all(np.dtype(np.float32))  # once, here: workers load the result from disk
     work = [config.epochs * (2 if config.optimizer == "sam" else 1) for config in todo]
     runs: dict[int, Run | Diverged] = {}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minisam.checks import require_count
+from minisam.checks import Count, require
 from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.env import Env
 from minisam.nn.layer import Array
@@ -50,7 +50,7 @@ class BatchLoss:
         return Evaluation(value, grad)
 
     def split(self, m: int) -> "list[BatchLoss]":
-        require_count("micro-batch size m", m)
+        require("micro-batch size m", m, Count)
         starts = range(0, self.n, m)
         parts = [(self.x[i : i + m], self.y[i : i + m]) for i in starts]
         return [BatchLoss(self.net, x, y, self.loss, self.env) for x, y in parts]

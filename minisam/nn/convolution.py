@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minisam import kernels
-from minisam.checks import require_count
+from minisam.checks import Count
 from minisam.nn.layer import Layer, Shape, he_normal
 
 
@@ -28,15 +28,14 @@ class Conv2d(Layer):
     (14, 15, 16)
     """
 
-    c_in: int
-    c_out: int
+    c_in: Count
+    c_out: Count
     size: int | tuple[int, int]
-    stride: int = 1
+    stride: Count = 1
     padding: int | tuple[int, int] | str = "same"
 
     def __post_init__(self) -> None:
-        for name in ("c_in", "c_out", "stride"):
-            require_count(f"Conv2d {name}", getattr(self, name))
+        super().__post_init__()
         if not _is_pair(self.size, least=1):
             raise ValueError(f"Conv2d size must be one or two integers ≥ 1, got {self.size!r}")
         if self.padding != "same" and not _is_pair(self.padding, least=0):

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from minisam.checks import Checked
 from minisam.nn.env import Env
 
 Array = np.ndarray
 Shape = tuple[int, ...]
 
 
-class Layer:
+class Layer(Checked):
     """What every layer answers; the defaults are those of a layer without parameters.
 
     Shapes leave out the batch: `input_shape` (32, 32, 3) means x of shape (N, 32, 32, 3).

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import require_count
+from minisam.checks import Count
 from minisam.nn.layer import Layer, Shape, he_normal
 
 
@@ -20,12 +20,8 @@ class Linear(Layer):
     (10,)
     """
 
-    n_in: int
-    n_out: int
-
-    def __post_init__(self) -> None:
-        require_count("Linear n_in", self.n_in)
-        require_count("Linear n_out", self.n_out)
+    n_in: Count
+    n_out: Count
 
     @property
     def param_shapes(self) -> dict[str, Shape]:

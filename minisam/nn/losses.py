@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from minisam.checks import require_below_one
+from minisam.checks import BelowOne, Checked
 
 Array = np.ndarray
 
@@ -28,7 +28,7 @@ def _vector_length(output_shape: tuple[int, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class SoftmaxCrossEntropy:
+class SoftmaxCrossEntropy(Checked):
     """L = -1/N Σₙ Σₖ tₙₖ log pₙₖ, in nats, with p = softmax(logits).
 
     The targets are tₙₖ = (1 - α) [k = yₙ] + α/K with label smoothing α: the mass α is spread over
@@ -43,10 +43,7 @@ class SoftmaxCrossEntropy:
     (1.3863, [-0.375, 0.125, 0.125, 0.125])
     """
 
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_below_one("label_smoothing", self.label_smoothing)
+    label_smoothing: BelowOne = 0.0
 
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
         N, K = outputs.shape

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisam.checks import require_count
+from minisam.checks import Count, require
 from minisam.nn.convolution import Conv2d
 from minisam.nn.env import Env
 from minisam.nn.layer import Array, Layer, Shape
@@ -136,7 +136,7 @@ class Sequential:
     def predict(self, theta: Array, x: Array, batch_size: int = 200) -> Array:
         """The most probable class (N,) int64 of each input, batch by batch."""
         self.check(theta, x, finite=True)
-        require_count("batch_size", batch_size)
+        require("batch_size", batch_size, Count)
         env, classes = Env(), np.empty(len(x), np.int64)
         for i in range(0, len(x), batch_size):
             env.arena.reset()

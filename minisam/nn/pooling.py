@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import require_count
+from minisam.checks import Count
 from minisam.nn.layer import Layer, Shape
 
 _BYTE = np.dtype(np.uint8)
@@ -18,14 +18,13 @@ class _Pool2d(Layer):
     x is (N, H, W, C), y is (N, H_out, W_out, C) with H_out = (H - size) // stride + 1.
     """
 
-    size: int
-    stride: int = 0  # 0 stands for size
+    size: Count
+    stride: Count = 0  # 0 stands for size
 
     def __post_init__(self) -> None:
         if self.stride == 0:
             object.__setattr__(self, "stride", self.size)
-        require_count(f"{type(self).__name__} size", self.size)
-        require_count(f"{type(self).__name__} stride", self.stride)
+        super().__post_init__()
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3 or min(input_shape[:2]) < self.size:

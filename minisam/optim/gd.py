@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import require_below_one, require_nonnegative, require_positive
+from minisam.checks import BelowOne, Checked, NonNegative, Positive
 from minisam.objective import Array, Evaluation, Objective
 from minisam.optim.schedules import Schedule, value_at
 
 
-class Optimizer:
+class Optimizer(Checked):
     """What every optimizer does: `step(theta, objective)` changes theta in place."""
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
@@ -47,14 +47,9 @@ class Optimizer:
 
 @dataclass
 class _FirstOrder(Optimizer):
-    lr: float | Schedule
-    weight_decay: float = 0.0
+    lr: Positive | Schedule
+    weight_decay: NonNegative = 0.0
     t: int = field(default=0, init=False)  # steps taken
-
-    def __post_init__(self) -> None:
-        if not callable(self.lr):
-            require_positive("lr", self.lr)
-        require_nonnegative("weight_decay", self.weight_decay)
 
     def _moment(self, name: str, theta: Array) -> Array:
         """The state vector of this name, which starts at zero."""
@@ -106,12 +101,8 @@ class Momentum(_FirstOrder):
     [0.76]
     """
 
-    momentum: float = 0.9
+    momentum: BelowOne = 0.9
     nesterov: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_below_one("momentum", self.momentum)
 
     def update(self, theta: Array, g: Array) -> None:
         velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
@@ -138,15 +129,9 @@ class Adam(_FirstOrder):
     [0.9, -2.9]
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive("eps", self.eps)
-        require_below_one("beta1", self.beta1)
-        require_below_one("beta2", self.beta2)
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
+    eps: Positive = 1e-8
 
     def update(self, theta: Array, g: Array) -> None:
         m, v = self._moment("m", theta), self._moment("v", theta)

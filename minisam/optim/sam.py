@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import require_nonnegative
+from minisam.checks import NonNegative
 from minisam.objective import Array, Evaluation, Objective
 from minisam.optim.gd import Optimizer
 from minisam.optim.schedules import Schedule, value_at
@@ -35,12 +35,8 @@ class SAM(Optimizer):
     """
 
     base: Optimizer
-    rho: float | Schedule = 0.05
+    rho: NonNegative | Schedule = 0.05
     t: int = field(default=0, init=False)  # steps taken
-
-    def __post_init__(self) -> None:
-        if not callable(self.rho):
-            require_nonnegative("rho", self.rho)
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
         at_theta = objective(theta)

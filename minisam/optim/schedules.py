@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from minisam.checks import require_nonnegative, require_positive
+from minisam.checks import Checked, NonNegative, Positive, require
 
 Schedule = Callable[[int], float]
 
@@ -25,12 +25,12 @@ def value_at(number: float | Schedule, step: int) -> float:
     if not callable(number):
         return number
     value = number(step)
-    require_nonnegative(f"the schedule's value at step {step}", value)
+    require(f"the schedule's value at step {step}", value, NonNegative)
     return value
 
 
 @dataclass(frozen=True)
-class StepDecay:
+class StepDecay(Checked):
     """base · factor^(number of milestones passed); milestones are steps.
 
     >>> schedule = StepDecay(1.0, milestones=(10, 20), factor=0.5)
@@ -38,20 +38,16 @@ class StepDecay:
     (1.0, 0.5, 0.25)
     """
 
-    base: float
+    base: Positive
     milestones: Sequence[int]
-    factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        require_positive("base", self.base)
-        require_positive("factor", self.factor)
+    factor: Positive = 0.1
 
     def __call__(self, step: int) -> float:
         return self.base * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Checked):
     """Linear warm-up, then base · ½ (1 + cos π s), s from 0 to 1 (Loshchilov & Hutter 2017, eq. 5).
 
     Step w of the first `warmup` has base (w + 1) / warmup; step `steps` and all later have 0.
@@ -64,12 +60,12 @@ class Cosine:
     [0.01, 0.1, 0.1, 0.05, 0.0]
     """
 
-    base: float
+    base: Positive
     steps: int
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        require_positive("base", self.base)
+        super().__post_init__()
         if not 0 <= self.warmup < self.steps:
             raise ValueError(f"expected 0 ≤ warmup < steps, got {self.warmup} and {self.steps}")
 
