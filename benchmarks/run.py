@@ -7,8 +7,8 @@
 
 The peers come with `pip install -e ".[bench]"`; one that is missing is left out, and that is said.
 Each system runs in a process of its own, all with the same number of threads. For each case their
-results are compared first; then they are timed in turns, A B A B …, so that a slow minute of the
-machine is every system's. benchmarks/README.md says how to read the table.
+results are compared first; then they are timed in turns, A B A B …, in three sweeps over all cases,
+so that a slow minute of the machine is every system's. benchmarks/README.md says how to read the table.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from workload import Case
 
 from minisam.kernels.threads import available_cores
 
+SWEEPS = 3
 WORKER = Path(__file__).with_name("worker.py")
 SYSTEMS = {"ours": "minisam", "pytorch": "PyTorch", "numpyml": "numpy-ml", "machine": "machine"}
 SGEMM, COPIES = Case("sgemm"), [Case("copy", n=n) for n in (10**5, 10**7)]
@@ -88,8 +89,46 @@ def difference(expected: list[np.ndarray], got: list[np.ndarray]) -> float:
     )
 
 
-def measure(case: Case, workers: dict[str, Worker], rounds: int, seconds: float) -> dict[str, Any]:
-    """Compare the systems' results, then time them in turns."""
+class Timings:
+    """What was found of one case: in turns over its systems, in several sweeps over all cases."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.differences: dict[str, float] = {}
+        self.turns: dict[str, list[list[float]]] = {}
+
+    def measure(self, workers: dict[str, Worker], rounds: int, seconds: float) -> None:
+        """Compare the systems' results, the first time, and time them in turns."""
+        results = prepare(self.case, workers)
+        if not self.turns:
+            self.differences = compare(self.case, results)
+            self.turns = {system: [] for system in results}
+        began = time.monotonic()
+        for _ in range(rounds):
+            for system, turns in self.turns.items():
+                turns.append(workers[system].ask(seconds=seconds)["times"])
+            if time.monotonic() - began > 12:  # slow cases get fewer rounds
+                break
+
+    def record(self) -> dict[str, Any]:
+        """Medians, quartiles and ratios."""
+        record: dict[str, Any] = {"case": self.case.name, "flop": self.case.flop, "bytes": self.case.bytes}
+        record["systems"] = {}
+        for system, by_turn in self.turns.items():
+            times = np.concatenate(by_turn)
+            low, median, high = np.percentile(times, [25, 50, 75])
+            numbers = {"median": median, "minimum": times.min(), "quartiles": [low, high], "timings": len(times)}
+            record["systems"][system] = numbers | {"difference": self.differences[system]}
+            if system != "ours" and "ours" in self.turns:
+                # Round by round, so that a slow minute is in both.
+                ratios = [np.median(b) / np.median(a) for a, b in zip(self.turns["ours"], by_turn, strict=True)]
+                low, median, high = np.percentile(ratios, [25, 50, 75])
+                record["systems"][system]["ratio"] = {"median": median, "quartiles": [low, high]}
+        return record
+
+
+def prepare(case: Case, workers: dict[str, Worker]) -> dict[str, list[np.ndarray]]:
+    """The results of every system that knows the case, each ready to be timed."""
     with tempfile.TemporaryDirectory() as folder:
         results = {}
         for system, worker in workers.items():
@@ -97,31 +136,18 @@ def measure(case: Case, workers: dict[str, Worker], rounds: int, seconds: float)
             if worker.ask(case=asdict(case), arrays=str(file))["known"]:
                 with np.load(file) as arrays:
                     results[system] = list(arrays.values())
+    return results
+
+
+def compare(case: Case, results: dict[str, list[np.ndarray]]) -> dict[str, float]:
+    """How far each system's results are from the first one's, relative to the largest entry."""
     first = next(iter(results.values()))
     differences = {system: difference(first, arrays) for system, arrays in results.items()}
     for system, value in differences.items():
         # Float32 rounding; a gradient through ReLU and max may differ where two numbers tie.
         if not value < 1e-3:
             raise ArithmeticError(f"{case.name}: {SYSTEMS[system]} differs by {value:.1e} of the largest entry")
-    turns: dict[str, list[list[float]]] = {system: [] for system in results}
-    deadline = time.monotonic() + 30  # slow cases get fewer rounds, but five
-    for i in range(rounds):
-        if i >= 5 and time.monotonic() > deadline:
-            break
-        for system in results:
-            turns[system].append(workers[system].ask(seconds=seconds)["times"])
-    record: dict[str, Any] = {"case": case.name, "flop": case.flop, "bytes": case.bytes, "systems": {}}
-    for system, by_turn in turns.items():
-        times = np.concatenate(by_turn)
-        low, median, high = np.percentile(times, [25, 50, 75])
-        numbers = {"median": median, "minimum": times.min(), "quartiles": [low, high], "timings": len(times)}
-        record["systems"][system] = numbers | {"difference": differences[system]}
-        if system != "ours" and "ours" in turns:
-            # Round by round, so that a slow minute is in both.
-            ratios = [np.median(b) / np.median(a) for a, b in zip(turns["ours"], by_turn, strict=True)]
-            low, median, high = np.percentile(ratios, [25, 50, 75])
-            record["systems"][system]["ratio"] = {"median": median, "quartiles": [low, high]}
-    return record
+    return differences
 
 
 def once(system: str, mode: str, threads: int, **environ: str) -> tuple[float, float]:
@@ -275,7 +301,6 @@ def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, An
     chosen = [case for case in CASES if re.search(pattern, case.name)]
     new = re.search(pattern, COLD) or re.search(pattern, MEMORY)
     workers, peers, facts = {}, {}, {}
-    records = []
     try:
         for system, name in SYSTEMS.items():
             worker = Worker(system, threads)
@@ -290,8 +315,11 @@ def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, An
                 facts = versions
             elif versions:
                 peers[system] = next(iter(versions.values()))
-        for case in tqdm(chosen, "cases", leave=False):
-            records.append(measure(case, workers, rounds, seconds))
+        found = [Timings(case) for case in chosen]
+        # In several sweeps: cases that are compared with each other share the machine's good and bad minutes.
+        for timings in tqdm(found * SWEEPS, "cases", leave=False):
+            timings.measure(workers, -(-rounds // SWEEPS), seconds)
+        records = [timings.record() for timings in found]
     finally:
         for worker in workers.values():
             worker.close()

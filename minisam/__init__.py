@@ -11,8 +11,8 @@ Read it from the bottom up: `kernels.reference`, `nn.layers`, `nn.network`, `obj
 >>> y = (x[:, 0] * x[:, 1] > 0).astype(np.int64)
 >>> theta, sam = net.init(rng), SAM(Momentum(lr=0.1), rho=0.05)
 >>> for _ in range(100):
-...     loss, grad, accuracy = sam.step(theta, BatchLoss(net, x, y))
->>> accuracy > 0.9
+...     at_theta = sam.step(theta, BatchLoss(net, x, y))
+>>> at_theta.accuracy > 0.9
 True
 """
 

@@ -64,16 +64,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_option(parser: argparse.ArgumentParser, option: Any, type_: Any) -> None:
     """--name for a field of Config: its type, default, choices and help come from there."""
-    flag = "--" + option.name.replace("_", "-")
+    flag = "--" + option.name.strip("_").replace("_", "-")
     text, default = option.metadata["help"], option.default
     if type_ is bool:
         parser.add_argument(flag, action="store_true", help=text)
     else:
         kind = next(iter(get_args(type_)), type_)
-        choices = option.metadata["choices"]
+        choices = option.metadata["choices"] or None
         shown = "" if default is None else f" ({default})"
         metavar = None if choices else kind.__name__.upper()
-        parser.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown)
+        parser.add_argument(
+            flag, dest=option.name, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown
+        )
 
 
 def _load(args: argparse.Namespace) -> Dataset:
@@ -115,7 +117,7 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.save:
-        model = Model(config, net, run.theta, dataset.classes, data.normalisation)
+        model = Model(config, net, run.theta, run.stats, dataset.classes, data.normalisation)
         save_model(args.save, model)
         print(f"Model saved: {args.save}")
 

@@ -7,7 +7,7 @@ average several objectives; they are objectives themselves, so they compose with
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -26,6 +26,7 @@ class Evaluation(NamedTuple):
     loss: float
     grad: Array  # (P,), the caller's own: SAM holds two at once
     accuracy: float = math.nan  # fraction of examples classified right, where that has a meaning
+    stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for who keeps the running ones
 
 
 class Objective(Protocol):
@@ -40,6 +41,19 @@ class Objective(Protocol):
 
     def split(self, m: int) -> "Sequence[Objective]":
         """The same objective as micro-batches of m examples (the last may be smaller)."""
+
+
+def weighted_sum(terms: Iterable[tuple[float, Sequence]]) -> list:
+    """Σ weight · record, entry by entry, in one pass: of Evaluations, say.
+
+    >>> weighted_sum([(0.5, (1.0, 2.0)), (0.25, (4.0, 0.0))])
+    [1.5, 1.0]
+    """
+    total: list = []
+    for weight, record in terms:
+        scaled = [weight * entry for entry in record]
+        total = [a + b for a, b in zip(total, scaled, strict=True)] if total else scaled
+    return total
 
 
 @dataclass(frozen=True)
@@ -63,14 +77,7 @@ class Mean:
         return sum(objective.n for objective in self.objectives)
 
     def __call__(self, theta: Array) -> Evaluation:
-        loss, grad, accuracy = 0.0, np.zeros_like(theta), 0.0
-        for objective in self.objectives:
-            weight = objective.n / self.n
-            one = objective(theta)
-            loss += weight * one.loss
-            grad += weight * one.grad
-            accuracy += weight * one.accuracy
-        return Evaluation(loss, grad, accuracy)
+        return Evaluation(*weighted_sum((objective.n / self.n, objective(theta)) for objective in self.objectives))
 
     def split(self, m: int) -> list[Objective]:
         return [part for objective in self.objectives for part in objective.split(m)]

@@ -21,6 +21,8 @@ class Stream(IntEnum):
     AUGMENT = 3
     LABEL_NOISE = 4
     SUBSET = 5
+    DROPOUT = 6
+    ASCENT = 7
 
 
 def keyed_rng(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> np.random.Generator:

@@ -9,7 +9,10 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from minisam.nn import AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Sequential, Tanh
+from minisam.nn import (
+    AvgPool2d, BatchNorm, Chain, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Residual,
+    Sequential, Tanh,
+)  # fmt: skip
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -47,6 +50,27 @@ def pools(kind, shape):
     return st.builds(kind, st.integers(1, min(*shape[:2], 4)), st.integers(0, 4))
 
 
+@st.composite
+def chains(draw, shape):
+    """Convolution, Tanh, BatchNorm for images of this shape: no kinks.
+
+    (A bias just before BatchNorm has gradient 0, and 0 has no relative error. The large eps keeps
+    the curvature low where all pixels are about equal.)
+    """
+    conv = draw(convolutions(shape))
+    return Chain((conv, Tanh(), BatchNorm(conv.c_out, eps=0.1)))
+
+
+@st.composite
+def residuals(draw, shape):
+    """A block that keeps the shape beside the identity, or one that does not beside a projection."""
+    C, width, stride = shape[2], draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    block = (Conv2d(C, width, 3, stride), Tanh(), BatchNorm(width, eps=0.1), Conv2d(width, width, 3))
+    if stride > 1 or width != C or draw(st.booleans()):
+        return Residual(block, (Conv2d(C, width, 1, stride),))
+    return Residual(block)
+
+
 vectors = st.tuples(st.integers(1, 6))
 anything = vectors | images()
 
@@ -60,6 +84,10 @@ LAYERS = {
     AvgPool2d: images().flatmap(lambda shape: st.tuples(pools(AvgPool2d, shape), st.just(shape))),
     GlobalAvgPool2d: images().map(lambda shape: (GlobalAvgPool2d(), shape)),
     Flatten: images().map(lambda shape: (Flatten(), shape)),
+    BatchNorm: anything.map(lambda shape: (BatchNorm(shape[-1]), shape)),
+    Dropout: st.tuples(st.floats(0, 0.9).map(Dropout), anything),
+    Chain: images(6).flatmap(lambda shape: st.tuples(chains(shape), st.just(shape))),
+    Residual: images(6).flatmap(lambda shape: st.tuples(residuals(shape), st.just(shape))),
 }
 any_layer = st.one_of(*LAYERS.values())
 

@@ -53,7 +53,7 @@ def test_help_names_every_command_and_option(capsys):
 
 
 def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
-    for words in ([], ["fly"], ["train", "--model", "vgg"], ["train", "--epochs", "many"]):
+    for words in ([], ["fly"], ["train", "--model", "lenet"], ["train", "--epochs", "many"]):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2

@@ -140,6 +140,11 @@ def relu_grad(d):
     return {"y": d.array(*shape), "dy": d.array(*shape), "out": d.blank(*shape)}
 
 
+def dot(d):
+    n = d.length()
+    return {"a": d.array(n), "b": d.array(n)}
+
+
 def norm(d):
     return {"g": d.array(d.length())}
 
@@ -168,7 +173,7 @@ ARGUMENTS = {
     for function in (
         *(matmul, conv2d, conv2d_weight_grad, conv2d_input_grad),
         *(max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad),
-        *(relu, relu_grad, norm, add_scaled, momentum_update, adam_update),
+        *(relu, relu_grad, dot, norm, add_scaled, momentum_update, adam_update),
     )
 }
 

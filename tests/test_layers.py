@@ -25,13 +25,20 @@ def arrays(layer, input_shape, batch_size, seed, dtype=np.float64):
     return spaced(rng, (batch_size, *input_shape)).astype(dtype), params, rng
 
 
-def forward(layer, x, *params):
-    return layer.forward(list(params), x, Env())[0]
+def forward(layer, x, *params, running=None):
+    return layer.forward(list(params), x, Env(key=(0,), running=running))[0]
+
+
+def running_stats(layer, seed):
+    """Means and variances such as a training leaves."""
+    rng = np.random.default_rng(seed)
+    stats = [np.empty(0), *(start + rng.uniform(0.1, 0.9, len(start)) for start in layer.init_stats(np.float64))]
+    return np.concatenate(stats)
 
 
 def backward(layer, x, params, dy, wants_dx=True, garbage=np.nan):
     """dL/dx and dL/dparams, with memory that holds garbage before."""
-    _, cache = layer.forward(params, x, Env())
+    _, cache = layer.forward(params, x, Env(key=(0,)))
     grads = [np.full_like(param, garbage) for param in params]
     return layer.backward(params, cache, dy, grads, Env(), wants_dx), grads
 
@@ -47,6 +54,7 @@ def test_gradients_are_right(kind, data, batch_size, seed):
     layer, input_shape = data.draw(LAYERS[kind])
     x, params, rng = arrays(layer, input_shape, batch_size, seed)
     assert gradcheck(layer, x, params, rng) < TOLERANCE
+    assert gradcheck(layer, x, params, rng, running_stats(layer, seed)) < TOLERANCE
 
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds, dtype=dtypes)
@@ -105,8 +113,9 @@ def test_inputs_and_parameters_are_only_read(case, batch_size, seed):
 def test_examples_do_not_influence_each_other(case, batch_size, seed):
     layer, input_shape = case
     x, params, _ = arrays(layer, input_shape, batch_size, seed)
-    alone = np.concatenate([forward(layer, x[n : n + 1], *params) for n in range(batch_size)])
-    np.testing.assert_allclose(forward(layer, x, *params), alone, rtol=1e-12, atol=1e-12)
+    running = running_stats(layer, seed)  # in training BatchNorm lets them
+    alone = np.concatenate([forward(layer, x[n : n + 1], *params, running=running) for n in range(batch_size)])
+    np.testing.assert_allclose(forward(layer, x, *params, running=running), alone, rtol=1e-12, atol=1e-12)
 
 
 # Forward passes against the definitions, written as loops.

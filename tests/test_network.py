@@ -95,7 +95,7 @@ def test_the_gradient_by_the_inputs_is_right(net, seed):
         assume(kinks(net, theta, x) == here)
         return loss(net.forward(theta, x), y)[0]
 
-    outputs, caches = net.forward_with_caches(theta, x, Env())
+    outputs, caches = net.chain.forward(net._views(theta), x, Env())
     grad = np.empty_like(theta)
     dx = net.backward(theta, caches, loss(outputs, y)[1], grad, Env(), wants_dx=True)
     assert relative_error(dx, numerical_gradient(at, x)) < 1e-4
@@ -282,7 +282,8 @@ def same(a, b):
 
 def test_a_batch_loss_is_the_loss_and_grad_of_its_network(rng):
     batch, theta = batch_loss(rng)
-    loss, grad, accuracy = batch(theta)
+    loss, grad, accuracy, stats = batch(theta)
+    assert stats.shape == (0,)
     expected = batch.net.loss_and_grad(theta, batch.x, batch.y)
     assert loss == expected[0]
     np.testing.assert_array_equal(grad, expected[1])
@@ -356,7 +357,7 @@ def test_penalties_and_their_gradients_are_right(seed, l1, l2):
     theta = spaced(np.random.default_rng(seed), (6,))
     bowl = Bowl([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     penalised = Penalised(bowl, l1, l2)
-    loss, grad, _ = penalised(theta)
+    loss, grad, *_ = penalised(theta)
     penalty = sum(l1 * abs(w) + l2 * w * w / 2 for w in theta.tolist())
     assert loss == pytest.approx(bowl(theta).loss + penalty)
     assert relative_error(grad, numerical_gradient(lambda t: penalised(t).loss, theta)) < 1e-8
@@ -439,7 +440,7 @@ def test_economy_changes_no_bit(layers, dtype, rng):
     assert net.layers != tuple(layers)
     theta, x, _ = drawn(net, rng, 3, dtype)
     before = x.copy()
-    outputs, caches = net.forward_with_caches(theta, x, Env())
+    outputs, caches = net.chain.forward(net._views(theta), x, Env())
     np.testing.assert_array_equal(x, before)
     cotangent, grad = rng.standard_normal(outputs.shape).astype(dtype), np.empty_like(theta)
     net.backward(theta, caches, cotangent, grad, Env())

@@ -10,7 +10,7 @@ import pytest
 from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
 from minisam.experiments import Config, Diverged, Model, Prepared, load_model, save_model, train
 from minisam.experiments.config import make_optimizer
-from minisam.experiments.train import error_rate, network
+from minisam.experiments.train import network
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build
 from minisam.optim import SAM, Cosine, Momentum
@@ -43,8 +43,8 @@ def test_the_loop_is_what_its_parts_say(data):
     for epoch in range(2):
         expected = sum(loss * n for loss, n in losses[4 * epoch : 4 * epoch + 4]) / 100
         assert run.history[epoch]["loss"] == pytest.approx(expected)
-    assert run.test_error == error_rate(net, theta, data.x_test, data.y_test)
-    assert run.train_error == error_rate(net, theta, data.x_train, y)
+    assert run.test_error == np.mean(net.predict(theta, data.x_test) != data.y_test)
+    assert run.train_error == np.mean(net.predict(theta, data.x_train) != y)
     assert np.array_equal(run.test_predictions, net.predict(theta, data.x_test))
 
 
@@ -127,7 +127,7 @@ def test_training_learns_and_overfits_noise():
 
 @pytest.mark.parametrize("optimizer", ["gd", "sam"])
 def test_a_diverging_run_stops_and_says_where_and_what_to_try(data, optimizer):
-    config = replace(TINY, optimizer=optimizer, base="gd", lr=1e6, epochs=5)
+    config = replace(TINY, optimizer=optimizer, lr=1e6, epochs=5)
     with (
         pytest.warns(RuntimeWarning),
         pytest.raises(Diverged, match=r"epoch [12], step \d+; lower --lr \(now 1e\+06\)") as failure,
@@ -144,7 +144,7 @@ def test_a_batch_larger_than_the_data_is_refused(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "vgg"}, "unknown model 'vgg', expected one of mlp, cnn"),
+        ({"model": "lenet"}, "unknown model 'lenet', expected one of mlp, cnn, vgg, resnet8"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion', expected one of gd, momentum"),
         ({"base": "sam"}, "unknown base 'sam'"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
@@ -178,12 +178,12 @@ def test_default_learning_rates_follow_the_optimizer():
 # --- models on disk -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(data):
-    config = replace(TINY, epochs=1, optimizer="sam")
+@pytest.fixture(params=["mlp", "resnet8"])
+def model(data, request):
+    config = replace(TINY, epochs=1, optimizer="sam", model=request.param)
     run = train(config, data)
     classes = synthetic(1, 1).classes
-    return Model(config, network(config, data), run.theta, classes, data.normalisation)
+    return Model(config, network(config, data), run.theta, run.stats, classes, data.normalisation)
 
 
 def test_a_loaded_model_is_the_saved_one(tmp_path, model, data):
@@ -194,7 +194,8 @@ def test_a_loaded_model_is_the_saved_one(tmp_path, model, data):
     assert loaded.normalise == model.normalise
     dataset = synthetic(100, 50)
     assert np.array_equal(loaded.predict(dataset.x_test), model.predict(dataset.x_test))
-    expected = error_rate(model.net, model.theta, data.x_test, data.y_test)
+    assert np.array_equal(loaded.stats, model.stats)
+    expected = np.mean(model.net.predict(model.theta, data.x_test, stats=model.stats) != data.y_test)
     assert loaded.test_error(dataset) == expected
     assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
 
@@ -218,21 +219,24 @@ def damage(path, how):
     elif how == "foreign":
         np.savez(path, x=np.ones(3))
     elif how == "newer":
-        np.savez(path, theta=np.ones(3), about=np.array(json.dumps(about)))
+        np.savez(path, theta=np.ones(3), stats=np.ones(0), about=np.array(json.dumps(about)))
     elif how == "not json":
-        np.savez(path, theta=np.ones(3), about=np.array("{"))
+        np.savez(path, theta=np.ones(3), stats=np.ones(0), about=np.array("{"))
     elif how == "not a record":
-        np.savez(path, theta=np.ones(3), about=np.array("[]"))
+        np.savez(path, theta=np.ones(3), stats=np.ones(0), about=np.array("[]"))
     elif how == "pickle":
         np.save(path.with_suffix(".npy"), np.array([{}], object), allow_pickle=True)
         path.with_suffix(".npy").replace(path)
     elif how == "other size":
         with np.load(path) as arrays:
-            np.savez(path, theta=arrays["theta"][1:], about=arrays["about"])
+            np.savez(path, theta=arrays["theta"][1:], stats=arrays["stats"], about=arrays["about"])
+    elif how == "other statistics":
+        with np.load(path) as arrays:
+            np.savez(path, theta=arrays["theta"], stats=np.ones(3, np.float32), about=arrays["about"])
 
 
 @pytest.mark.parametrize(
-    "how", [*("truncated", "empty", "text", "foreign", "newer"), *("not json", "not a record", "pickle", "other size")]
+    "how", [*("truncated", "empty", "text", "foreign", "newer"), *("not json", "not a record", "pickle", "other size"), "other statistics"]
 )
 def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
     path = tmp_path / "model.npz"

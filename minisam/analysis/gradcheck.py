@@ -43,11 +43,14 @@ def relative_error(actual: Array, expected: Array) -> float:
     return float(difference / scale) if scale else float(difference)
 
 
-def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator) -> float:
+def gradcheck(
+    layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running: Array | None = None
+) -> float:
     """The largest relative error of a layer's gradients, by input and by every parameter.
 
     x is (N, *input_shape) float64, params are float64 arrays of the layer's param_shapes. Keep x
-    away from kinks (0 for ReLU, ties for a maximum): there no gradient is right.
+    away from kinks (0 for ReLU, ties for a maximum): there no gradient is right. With `running`
+    statistics it is evaluation that is checked, else training.
 
     >>> from minisam.nn import Linear
     >>> rng = np.random.default_rng(0)
@@ -55,14 +58,15 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
     >>> gradcheck(Linear(3, 2), rng.standard_normal((4, 3)), params, rng) < 1e-8
     True
     """
-    y, cache = layer.forward(params, x, Env())
+    y, cache = layer.forward(params, x, Env(key=(0,), running=running))
     cotangent = rng.standard_normal(y.shape)
     # What a backward forgets to assign must not be right by accident.
     grads = [np.full_like(param, np.nan) for param in params]
     dx = layer.backward(params, cache, cotangent, grads, Env())
 
     def weighted(*arrays: Array) -> float:
-        return float(np.sum(cotangent * layer.forward(list(arrays[1:]), arrays[0], Env())[0]))
+        env = Env(key=(0,), running=running)
+        return float(np.sum(cotangent * layer.forward(list(arrays[1:]), arrays[0], env)[0]))
 
     errors = []
     arrays = [x, *params]

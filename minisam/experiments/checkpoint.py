@@ -12,7 +12,8 @@ from minisam.experiments.config import Config
 from minisam.experiments.files import replacing
 from minisam.nn import Sequential, build
 
-FORMAT = 1
+FORMAT = 2  # 1 had no stats
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Model:
     >>> from minisam.nn import mlp
     >>> net = mlp((8, 8, 3), 2)
     >>> normalise = Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3)
-    >>> model = Model(Config(), net, np.zeros(net.n_params, np.float32), ("cat", "dog"), normalise)
+    >>> model = Model(Config(), net, np.zeros(net.n_params, np.float32), net.init_stats(), ("cat", "dog"), normalise)
     >>> model.predict(np.zeros((1, 8, 8, 3), np.uint8)).tolist()
     [0]
     """
@@ -30,12 +31,13 @@ class Model:
     config: Config
     net: Sequential
     theta: np.ndarray  # (P,) float32
+    stats: np.ndarray  # running statistics, (0,) where there is no BatchNorm
     classes: tuple[str, ...]
     normalise: Normalisation
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The class (N,) int64 of each uint8 image (N, H, W, C)."""
-        return self.net.predict(self.theta, self.normalise(images))
+        return self.net.predict(self.theta, self.normalise(images), stats=self.stats)
 
     def test_error(self, dataset: Dataset) -> float:
         """The fraction of the data set's test images classified wrongly.
@@ -58,7 +60,7 @@ def save_model(path: str | Path, model: Model) -> None:
     about = {"format": FORMAT, "config": asdict(model.config), "input_shape": model.net.input_shape}
     about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, theta=model.theta, about=np.array(json.dumps(about)))
+        np.savez(file, theta=model.theta, stats=model.stats, about=np.array(json.dumps(about)))
 
 
 def load_model(path: str | Path) -> Model:
@@ -71,7 +73,7 @@ def load_model(path: str | Path) -> Model:
     foreign = ValueError(f"{path} is not a minisam model, or it is damaged")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            theta, about = arrays["theta"], json.loads(str(arrays["about"]))
+            theta, stats, about = arrays["theta"], arrays["stats"], json.loads(str(arrays["about"]))
         if about["format"] > FORMAT:
             raise ValueError(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
         config = Config(**about["config"])
@@ -81,6 +83,6 @@ def load_model(path: str | Path) -> Model:
         raise foreign from error
     except ValueError as error:  # NumPy's word for "that would need pickle": not an npz at all
         raise foreign if "pickle" in str(error) else error from None
-    if theta.shape != (net.n_params,) or theta.dtype != np.float32:
+    if [theta.shape, stats.shape] != [(net.n_params,), (net.n_stats,)] or {theta.dtype, stats.dtype} != {_FLOAT32}:
         raise foreign
-    return Model(config, net, theta, tuple(about["classes"]), normalise)
+    return Model(config, net, theta, stats, tuple(about["classes"]), normalise)

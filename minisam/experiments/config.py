@@ -1,21 +1,45 @@
 """Everything that determines one training run, in one frozen record."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from minisam.checks import BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
 from minisam.nn.models import MODELS
-from minisam.optim import GD, SAM, Adam, Cosine, Momentum, Optimizer, Schedule, StepDecay
+from minisam.optim import (
+    GD,
+    GSAM,
+    SAM,
+    Adam,
+    Adaptive,
+    Ascent,
+    Ball,
+    Clipped,
+    Cosine,
+    Every,
+    Friendly,
+    Late,
+    LookSAM,
+    MicroBatched,
+    Momentum,
+    Optimizer,
+    RandomDirection,
+    Schedule,
+    StepDecay,
+)
 
-BASES = ("gd", "momentum", "adam")
-OPTIMIZERS = (*BASES, "sam")
+BASES = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}
+# Each member of SAM's family, as tables and legends call it.
+FAMILY = {"sam": "SAM", "asam": "ASAM", "gsam": "GSAM", "looksam": "LookSAM", "friendly-sam": "Friendly SAM"}
+FAMILY |= {"random-sam": "random direction"}
 SCHEDULES = ("cosine", "step", "constant")
 DEFAULT_LR = {"gd": 0.1, "momentum": 0.01, "adam": 0.001}
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with the words that `minisam train --help` shows for it."""
-    return field(default=default, metadata={"help": text, "choices": choices})
+def _option(default: Any, text: str, choices: Iterable[str] = (), only: Iterable[str] = ()) -> Any:
+    """A field with the words that `minisam train --help` shows for it, and the optimizers it is for."""
+    suffix = f" [{', '.join(only)}]" if only else ""
+    return field(default=default, metadata={"help": text + suffix, "choices": tuple(choices), "only": tuple(only)})
 
 
 @dataclass(frozen=True)
@@ -30,13 +54,24 @@ class Config(Checked):
     """
 
     model: str = _option("mlp", "network", tuple(MODELS))
-    optimizer: str = _option("momentum", "how to descend", OPTIMIZERS)
-    base: str = _option("momentum", "what SAM steps with", BASES)
+    optimizer: str = _option("momentum", "how to descend", (*BASES, *FAMILY))
+    base: str = _option("momentum", "what SAM and its family step with", BASES, FAMILY)
     lr: Positive | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
-    rho: NonNegative = _option(0.05, "SAM's radius: L2 length in weight space")
+    rho: NonNegative = _option(0.05, "radius of SAM's ball in weight space", only=FAMILY)
+    p: float = _option(2.0, "norm of the ball: a number from 1, or inf", only=("sam", "gsam", "looksam"))
+    eta: Positive = _option(0.01, "added to |w|, so that weights at 0 can move", only=("asam",))
+    alpha: NonNegative = _option(0.4, "weight of the orthogonal part", only=("gsam", "looksam"))
+    every: Count | None = _option(None, "climb on every k-th step only (1, looksam 5)", only=FAMILY)
+    sigma: NonNegative = _option(1.0, "how much of the full gradient to leave out", only=("friendly-sam",))
+    lambda_: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
+    late: BelowOne = _option(0.0, "part of the training before SAM begins, 0 to 1", only=FAMILY)
+    ascent_steps: Count = _option(1, "steps of rho / K in which to climb", only=("sam", "asam", "gsam", "random-sam"))
+    m: Natural = _option(0, "m-SAM: every m images climb by themselves (0: all)", only=("sam", "asam", "gsam"))
+    clip: NonNegative = _option(0.0, "largest length of the gradient that is followed (0: any)")
     momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1")
     nesterov: bool = _option(False, "Nesterov's momentum")
-    weight_decay: NonNegative = _option(5e-4, "at w: in the gradient (gd, momentum) or decoupled (adam)")
+    weight_decay: NonNegative = _option(5e-4, "in the gradient (gd, momentum) or decoupled (adam)")
+    decay: str = _option("at-w", "weight decay at w, or in the loss of both passes", ("at-w", "in-loss"))
     epochs: Count = _option(20, "passes over the training images")
     batch_size: Count = _option(64, "images in a minibatch")
     micro_batch: Natural = _option(0, "accumulate the gradient over micro-batches of so many images")
@@ -54,22 +89,30 @@ class Config(Checked):
             known, got = option.metadata["choices"], getattr(self, option.name)
             if known and got not in known:
                 raise ValueError(f"unknown {option.name} {got!r}, expected one of {', '.join(known)}")
+            if (only := option.metadata["only"]) and self.optimizer not in only and got != option.default:
+                raise ValueError(f"{option.name} is for {', '.join(only)}, got optimizer {self.optimizer}")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
         super().__post_init__()
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
+        Ball(self.p)  # which checks it
 
     @property
     def stepper(self) -> str:
         """The optimizer that moves the weights: SAM's base, or the optimizer itself."""
-        return self.base if self.optimizer == "sam" else self.optimizer
+        return self.base if self.optimizer in FAMILY else self.optimizer
 
     @property
     def label(self) -> str:
         """The optimizer as tables and legends call it."""
-        name = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}[self.stepper]
-        return f"SAM({name})" if self.optimizer == "sam" else name
+        name = BASES[self.stepper]
+        return f"{FAMILY[self.optimizer]}({name})" if self.optimizer in FAMILY else name
+
+    @property
+    def l2_in_loss(self) -> float:
+        """The coefficient of ½‖w‖² in the loss: l2, and the weight decay if it is meant to be there."""
+        return self.l2 + (self.weight_decay if self.decay == "in-loss" else 0.0)
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
@@ -81,11 +124,30 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
         lr = Cosine(config.lr, steps, warmup=config.warmup * steps_per_epoch)
     elif config.schedule == "step":  # divided by ten after one half and three quarters
         lr = StepDecay(config.lr, milestones=(steps // 2, steps * 3 // 4))
-    base: Optimizer
+    optimizer: Optimizer
+    decay = config.weight_decay if config.decay == "at-w" else 0.0
     if config.stepper == "gd":
-        base = GD(lr, config.weight_decay)
+        optimizer = GD(lr, decay)
     elif config.stepper == "momentum":
-        base = Momentum(lr, config.weight_decay, config.momentum, config.nesterov)
+        optimizer = Momentum(lr, decay, config.momentum, config.nesterov)
     else:
-        base = Adam(lr, config.weight_decay)
-    return SAM(base, config.rho) if config.optimizer == "sam" else base
+        optimizer = Adam(lr, decay)
+    if config.clip:
+        optimizer = Clipped(optimizer, config.clip)
+    if config.optimizer not in FAMILY:
+        return optimizer
+    rho: float | Schedule = config.rho
+    if config.late:
+        rho = Late(round(config.late * steps), rho)
+    if config.optimizer == "looksam":
+        return LookSAM(optimizer, rho, Ball(config.p), k=config.every or 5, alpha=config.alpha)
+    if config.every:
+        rho = Every(config.every, rho)
+    ascents: dict[str, Ascent] = {"asam": Adaptive(config.eta), "friendly-sam": Friendly(config.sigma, config.lambda_)}
+    ascents["random-sam"] = RandomDirection(config.seed)
+    ascent = ascents.get(config.optimizer, Ball(config.p))
+    if config.optimizer == "gsam":
+        optimizer = GSAM(optimizer, rho, ascent, config.ascent_steps, config.alpha)
+    else:
+        optimizer = SAM(optimizer, rho, ascent, config.ascent_steps)
+    return MicroBatched(optimizer, config.m) if config.m else optimizer

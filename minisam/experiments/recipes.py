@@ -49,6 +49,7 @@ def configs(preset: Preset) -> list[tuple[str, Config]]:
         for recipe in RECIPES[model]:
             numbers = recipe["noisy" if noise else "clean"] | {"batch_size": preset.batch_size}
             epochs = preset.epochs * recipe["passes"]
-            config = Config(model, recipe["optimizer"], recipe["base"], noise=noise, epochs=epochs, **numbers)
+            base = recipe.get("base", "momentum")
+            config = Config(model, recipe["optimizer"], base, noise=noise, epochs=epochs, **numbers)
             runs += [(recipe["label"], replace(config, seed=seed)) for seed in range(preset.seeds)]
     return runs

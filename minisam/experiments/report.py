@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minisam.experiments.config import FAMILY
 from minisam.experiments.files import replacing
 from minisam.experiments.plots import in_setting, noise_title, settings
 
@@ -79,7 +80,7 @@ def _hyperparameters(results: dict[str, Any]) -> str:
     seen: dict[tuple[str, ...], None] = {}
     for run in results["runs"]:
         c = run["config"]
-        rho = f"{c['rho']:g}" if c["optimizer"] == "sam" else "–"
+        rho = f"{c['rho']:g}" if c["optimizer"] in FAMILY else "–"
         setting = noise_title(run["model"], run["noise"])
         numbers = (f"{c['lr']:g}", f"{c['weight_decay']:g}", rho, str(c["epochs"]))
         seen[(run["optimizer"], setting, *numbers)] = None  # once, not once a seed

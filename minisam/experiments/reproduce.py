@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from minisam.checks import Count, require
 from minisam.data import Dataset
-from minisam.experiments.config import Config
+from minisam.experiments.config import FAMILY, Config
 from minisam.experiments.environment import environment
 from minisam.experiments.recipes import Preset, configs
 from minisam.experiments.statistics import error_reduction, mean_error
@@ -62,7 +62,7 @@ def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
     """
     require("jobs", jobs, Count)
     compile_all(np.dtype(np.float32))  # once, here: workers load the result from disk
-    work = [config.epochs * (2 if config.optimizer == "sam" else 1) for config in todo]
+    work = [config.epochs * (2 if config.optimizer in FAMILY else 1) for config in todo]
     runs: dict[int, Run | Diverged] = {}
     with tqdm(total=sum(work), desc="all runs", unit="epoch", leave=False) as bar:
         for i, run in _finished(todo, dataset, evaluate_every, min(jobs, len(todo))):

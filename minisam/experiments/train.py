@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from minisam.analysis.diagnostics import Recorded, diagnose, mean_diagnosis
 from minisam.data import Batches, Dataset, Normalisation, redraw_labels
-from minisam.experiments.config import Config, make_optimizer
+from minisam.experiments.config import FAMILY, Config, make_optimizer
 from minisam.kernels.compiled import compile_all
-from minisam.nn import BatchLoss, Env, Sequential, SoftmaxCrossEntropy, build
+from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntropy, build
 from minisam.objective import Array, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
@@ -41,6 +42,7 @@ class Run:
 
     config: Config
     theta: Array  # (P,) float32
+    stats: Array  # running statistics of BatchNorm, (0,) where there is none
     history: list[dict[str, Any]]  # one record an epoch
     test_predictions: Array  # (N_test,) int64
     train_error: float  # on the labels it was trained on, noise included
@@ -54,16 +56,14 @@ def network(config: Config, data: Prepared) -> Sequential:
     return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
-def error_rate(net: Sequential, theta: Array, x: Array, y: Array) -> float:
-    """The fraction of x (N, …) that the network does not classify as y (N,)."""
-    return float(np.mean(net.predict(theta, x) != y))
-
-
-def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any = False) -> Run:
+def train(
+    config: Config, data: Prepared, evaluate_every: int = 0, progress: Any = False, diagnostics: bool = False
+) -> Run:
     """Train one network.
 
     Every `evaluate_every` epochs the history records the error on the test images (0: not at all);
-    nothing is chosen by it. `progress` shows a bar; a text becomes its label.
+    nothing is chosen by it. `progress` shows a bar; a text becomes its label. With `diagnostics` the
+    history also has, for each epoch, the mean of what `diagnose` says of its steps.
 
     Raises:
         ValueError: a batch larger than the data.
@@ -74,16 +74,19 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
     batches = Batches(data.x_train, labels, config.batch_size, config.seed, config.augment)
     optimizer = make_optimizer(config, len(batches))
     loss, env = SoftmaxCrossEntropy(config.label_smoothing), Env()
-    theta = net.init(keyed_rng(config.seed, Stream.INIT))
+    theta, stats = net.init(keyed_rng(config.seed, Stream.INIT)), net.init_stats()
     compile_all(theta.dtype)  # before the clock starts
 
     def objective(x: Array, y: Array) -> Objective:
-        batch: Objective = BatchLoss(net, x, y, loss, env)
+        batch: Objective = BatchLoss(net, x, y, loss, env, key=(config.seed, Stream.DROPOUT, epoch, step))
         if config.micro_batch:
             batch = Mean(batch.split(config.micro_batch))
-        if config.l1 or config.l2:
-            batch = Penalised(batch, config.l1, config.l2)
-        return batch
+        if config.l1 or config.l2_in_loss:
+            batch = Penalised(batch, config.l1, config.l2_in_loss)
+        return Recorded(batch) if diagnostics else batch
+
+    def error_rate(x: Array, y: Array) -> float:
+        return float(np.mean(net.predict(theta, x, stats=stats) != y))
 
     history: list[dict[str, Any]] = []
     step, evaluations, seconds = 0, 0.0, 0.0
@@ -93,40 +96,51 @@ def train(config: Config, data: Prepared, evaluate_every: int = 0, progress: Any
         started = time.perf_counter()
         lr = value_at(_learning_rate(optimizer), step)
         total_loss = total_right = 0.0
+        diagnoses: list[dict[str, Any]] = []
         for x, y in batches.epoch(epoch):
             env.examples = 0
-            at_w = optimizer.step(theta, objective(x, y))
+            recorded = objective(x, y)
+            at_w = optimizer.step(theta, recorded)
+            stats += BatchNorm.MOMENTUM * (at_w.stats - stats)  # those of the pass at w, not at w + ε̂
             if not math.isfinite(at_w.loss):
                 raise Diverged(_advice(config, at_w.loss, epoch, step))
             total_loss += at_w.loss * len(y)
             total_right += at_w.accuracy * len(y)
             evaluations += env.examples / len(y)
             step += 1
+            if isinstance(recorded, Recorded):
+                diagnoses.append(diagnose(recorded.calls, net))
         seconds += time.perf_counter() - started
         record: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "seconds": seconds}
         record["loss"] = total_loss / len(labels)  # at w, each batch before its step
         record["accuracy"] = total_right / len(labels)
         record["gradient_evaluations"] = round(evaluations)
         if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < config.epochs:
-            record["test_error"] = error_rate(net, theta, data.x_test, data.y_test)
-        bar.set_postfix(loss=f"{record['loss']:.3f}", accuracy=f"{record['accuracy']:.1%}")
+            record["test_error"] = error_rate(data.x_test, data.y_test)
+        shown = {"loss": f"{record['loss']:.3f}", "accuracy": f"{record['accuracy']:.1%}"}
+        if diagnostics:
+            record["diagnostics"] = mean = mean_diagnosis(diagnoses)
+            shown |= {name: f"{mean[name]:.2g}" for name in ("gradient norm", "cosine") if name in mean}
+        bar.set_postfix(shown)
         history.append(record)
     if not np.isfinite(theta).all():
         raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
-    predictions = net.predict(theta, data.x_test)
+    predictions = net.predict(theta, data.x_test, stats=stats)
     history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
-    train_error = error_rate(net, theta, data.x_train, labels)
-    return Run(config, theta, history, predictions, train_error, test_error, round(evaluations), seconds)
+    train_error = error_rate(data.x_train, labels)
+    return Run(config, theta, stats, history, predictions, train_error, test_error, round(evaluations), seconds)
 
 
 def _learning_rate(optimizer: Any) -> Any:
-    """The number or schedule of the optimizer that moves the weights: SAM's base, or itself."""
-    return getattr(optimizer, "base", optimizer).lr
+    """The number or schedule of the optimizer that moves the weights, inside SAM and other wrappers."""
+    while not hasattr(optimizer, "lr"):
+        optimizer = getattr(optimizer, "base", None) or optimizer.inner
+    return optimizer.lr
 
 
 def _advice(config: Config, loss: float, epoch: int, step: int) -> str:
     cures = f"lower --lr (now {config.lr:g})"
-    if config.optimizer == "sam":
+    if config.optimizer in FAMILY:
         cures += f" or --rho (now {config.rho:g})"
     where = f"{config.label} on {config.model}, seed {config.seed}"
     return f"{where}: the loss became {loss} at epoch {epoch + 1}, step {step + 1}; {cures}, or add --warmup"

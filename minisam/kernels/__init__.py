@@ -5,10 +5,10 @@ from minisam.kernels.gemm import matmul
 from minisam.kernels.pool import max_pool2d, max_pool2d_grad
 from minisam.kernels.reference import avg_pool2d, avg_pool2d_grad  # NumPy's loops do for these
 from minisam.kernels.threads import get_threads, set_threads
-from minisam.kernels.vector import adam_update, add_scaled, momentum_update, norm, relu, relu_grad
+from minisam.kernels.vector import adam_update, add_scaled, dot, momentum_update, norm, relu, relu_grad
 
 __all__ = [
     "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad",
-    "get_threads", "matmul", "max_pool2d", "max_pool2d_grad", "momentum_update", "norm", "relu", "relu_grad",
+    "dot", "get_threads", "matmul", "max_pool2d", "max_pool2d_grad", "momentum_update", "norm", "relu", "relu_grad",
     "set_threads",
 ]  # fmt: skip

@@ -128,13 +128,17 @@ def relu_grad(y: Array, dy: Array, out: Array) -> Array:
     return out
 
 
-def norm(g: Array) -> float:
-    """‖g‖₂ of a vector. The squares are summed in float64: in float32, (1e-23)² is 0.
+def dot(a: Array, b: Array) -> float:
+    """aᵀb of two vectors, summed in float64: in float32, (1e-23)² is 0.
 
-    (In float64 itself, gradients of 1e-162 and below, or 1e154 and above, leave its range.)
+    (In float64 itself, entries of 1e-162 and below, or 1e154 and above, leave its range.)
     """
-    g = g.astype(np.float64)
-    return float(np.sqrt(g @ g))
+    return float(a.astype(np.float64) @ b.astype(np.float64))
+
+
+def norm(g: Array) -> float:
+    """‖g‖₂ = √(gᵀg) of a vector."""
+    return float(np.sqrt(dot(g, g)))
 
 
 def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:

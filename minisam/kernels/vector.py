@@ -25,11 +25,11 @@ def relu_grad_block(y, dy, out):
 
 # The compiler may add in an order of its own, in several running sums: with one, each addition
 # would wait for the one before.
-@kernel("f8(T[::1])", fastmath={"reassoc"})
-def sum_of_squares_block(g):
+@kernel("f8(T[::1], T[::1])", fastmath={"reassoc"})
+def dot_block(a, b):
     total = 0.0
-    for i in range(len(g)):
-        total += np.float64(g[i]) ** 2
+    for i in range(len(a)):
+        total += np.float64(a[i]) * np.float64(b[i])
     return total
 
 
@@ -84,10 +84,17 @@ def relu_grad(y: Array, dy: Array, out: Array) -> Array:
     return out
 
 
+def dot(a: Array, b: Array) -> float:
+    """aᵀb, summed in float64, block by block in a fixed order; see `reference.dot`."""
+    a, b, block = _flat(a), _flat(b), dot_block[a.dtype]
+    if len(a) != len(b):
+        raise ValueError(f"expected vectors of one length, got {len(a)} and {len(b)}")
+    return float(sum(parallel(lambda i, j: block(a[i:j], b[i:j]), len(a), _BLOCK)))
+
+
 def norm(g: Array) -> float:
-    """‖g‖₂, summed in float64, block by block in a fixed order; see `reference.norm`."""
-    g, block = _flat(g), sum_of_squares_block[g.dtype]
-    return math.sqrt(sum(parallel(lambda i, j: block(g[i:j]), len(g), _BLOCK)))
+    """‖g‖₂ = √(gᵀg); see `reference.norm`."""
+    return math.sqrt(dot(g, g))
 
 
 def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:

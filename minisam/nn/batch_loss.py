@@ -1,5 +1,7 @@
 """The objective that a network makes of one minibatch."""
 
+import math
+
 import numpy as np
 
 from minisam.checks import Count, require
@@ -15,7 +17,9 @@ class BatchLoss:
     """The mean loss of a network over one batch, as a function of theta.
 
     x is (N, *input_shape) in theta's dtype; y is what the loss takes, labels (N,) by default.
-    With an `env` of the caller's, batch after batch reuses the same scratch memory.
+    With an `env` of the caller's, batch after batch reuses the same scratch memory. It is a training
+    step's loss: BatchNorm uses the batch's statistics, and Dropout the masks of `key`, integers such
+    as (seed, stream, epoch, step). Given running statistics `stats`, it is evaluation's.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or labels that do not fit the network.
@@ -23,13 +27,17 @@ class BatchLoss:
     >>> from minisam.nn import Linear, Sequential
     >>> net = Sequential([Linear(2, 3)], input_shape=(2,))
     >>> batch = BatchLoss(net, np.eye(2, dtype=np.float32), np.array([0, 1]))
-    >>> loss, grad, accuracy = batch(np.zeros(net.n_params, np.float32))
-    >>> round(loss, 4), grad.shape, accuracy
+    >>> at_theta = batch(np.zeros(net.n_params, np.float32))
+    >>> round(at_theta.loss, 4), at_theta.grad.shape, at_theta.accuracy
     (1.0986, (9,), 0.5)
     """
 
-    def __init__(self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None) -> None:
-        self.net, self.x, self.y = net, x, y
+    def __init__(
+        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None,
+        key: tuple[int, ...] | None = None, stats: Array | None = None,
+    ) -> None:  # fmt: skip
+        self.net, self.x, self.y, self.key = net, x, y, key
+        self.stats = stats if stats is None else net.check_stats(stats)
         self.loss = loss or SoftmaxCrossEntropy()
         self.env = env or Env()
         self.loss.check(y, len(x), net.output_shape)
@@ -40,17 +48,14 @@ class BatchLoss:
 
     def __call__(self, theta: Array) -> Evaluation:
         self.net.check(theta, self.x)
-        self.env.arena.reset()
+        self.env.begin(self.key, self.stats)
         self.env.examples += self.n
         with single_threaded_blas():  # once, instead of in every kernel
             value, grad, outputs = self.net.evaluate(theta, self.x, self.y, self.loss, self.env)
-        if self.y.ndim == 1:
-            accuracy = float(np.mean(outputs.argmax(axis=1) == self.y))
-            return Evaluation(value, grad, accuracy)
-        return Evaluation(value, grad)
+        accuracy = float(np.mean(outputs.argmax(axis=1) == self.y)) if self.y.ndim == 1 else math.nan
+        return Evaluation(value, grad, accuracy, np.concatenate([np.empty(0, grad.dtype), *self.env.stats]))
 
     def split(self, m: int) -> "list[BatchLoss]":
         require("micro-batch size m", m, Count)
-        starts = range(0, self.n, m)
-        parts = [(self.x[i : i + m], self.y[i : i + m]) for i in starts]
-        return [BatchLoss(self.net, x, y, self.loss, self.env) for x, y in parts]
+        parts = [(self.x[i : i + m], self.y[i : i + m], self.key and (*self.key, i)) for i in range(0, self.n, m)]
+        return [BatchLoss(self.net, x, y, self.loss, self.env, key, self.stats) for x, y, key in parts]

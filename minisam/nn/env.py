@@ -1,4 +1,4 @@
-"""What one evaluation of a network shares: its scratch memory.
+"""What one evaluation of a network shares: scratch memory, the key of its random numbers, statistics.
 
 A training step needs the same arrays as the step before. Asking the operating system for them anew
 costs more than filling them (each fresh page is a fault), so an arena hands the same memory out
@@ -7,6 +7,7 @@ again. Whatever must outlive the evaluation, such as a gradient, does not come f
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,5 +53,28 @@ class Env:
     """
 
     arena: Arena = field(default_factory=Arena)
-    turns: tuple[Arena, Arena] = field(default_factory=lambda: (Arena(), Arena()))
     examples: int = 0  # that a gradient was computed for: what training costs
+    key: tuple[int, ...] | None = None  # of the evaluation's random numbers
+    draws: int = 0  # layers that drew some
+    stats: list[np.ndarray] = field(default_factory=list)  # what each BatchNorm found in the batch
+    running: np.ndarray | None = None  # what each is to use instead: an evaluation, not a training step
+
+    @cached_property
+    def turns(self) -> tuple["Env", "Env"]:
+        return Env(), Env()
+
+    def begin(self, key: tuple[int, ...] | None = None, running: np.ndarray | None = None) -> None:
+        """Reuse the memory for another evaluation."""
+        self.arena.reset()
+        self.key, self.draws, self.stats, self.running = key, 0, [], running
+
+    def rng(self) -> np.random.Generator:
+        """A generator for the next layer that asks: in every evaluation with this key the same.
+
+        Raises:
+            ValueError: no key.
+        """
+        if self.key is None:
+            raise ValueError("Dropout needs a key (seed, epoch, step, …) for its random numbers, got none")
+        self.draws += 1
+        return np.random.default_rng([*self.key, self.draws])

@@ -30,6 +30,10 @@ class Layer(Checked):
         """Names and shapes of the parameters, in the order in which they lie in theta."""
         return {}
 
+    def init_stats(self, dtype: Any) -> list[Array]:
+        """Running statistics to start from, like those that a training pass adds to env.stats."""
+        return []
+
     def init(self, params: list[Array], rng: np.random.Generator) -> None:
         """Write initial values into params."""
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+from minisam.nn.chain import Residual
 from minisam.nn.convolution import Conv2d
+from minisam.nn.dropout import Dropout
 from minisam.nn.layer import Layer, Shape
 from minisam.nn.layers import Flatten, Linear, ReLU
 from minisam.nn.network import Sequential
-from minisam.nn.pooling import MaxPool2d
+from minisam.nn.normalisation import BatchNorm
+from minisam.nn.pooling import GlobalAvgPool2d, MaxPool2d
 
 
 def mlp(input_shape: Shape, n_classes: int) -> Sequential:
@@ -33,7 +36,42 @@ def cnn(input_shape: Shape, n_classes: int) -> Sequential:
     return Sequential([*layers, Flatten(), Linear(features, n_classes)], input_shape)
 
 
-MODELS: dict[str, Callable[[Shape, int], Sequential]] = {"mlp": mlp, "cnn": cnn}
+def vgg(input_shape: Shape, n_classes: int) -> Sequential:
+    """Three blocks of two 3×3 convolutions, each with BatchNorm and ReLU, and 2×2 maximum; Dropout; a linear head.
+
+    After Simonyan & Zisserman (2015), with 16, 32 and 64 channels.
+
+    >>> vgg((32, 32, 3), 10).n_params
+    82778
+    """
+    layers: list[Layer] = []
+    for channels, width in ((input_shape[2], 16), (16, 32), (32, 64)):
+        layers += [*_conv(channels, width), *_conv(width, width), MaxPool2d(2)]
+    features = 64 * (input_shape[0] // 8) * (input_shape[1] // 8)
+    return Sequential([*layers, Flatten(), Dropout(0.3), Linear(features, n_classes)], input_shape)
+
+
+def resnet8(input_shape: Shape, n_classes: int) -> Sequential:
+    """A convolution, three residual blocks of 16, 32 and 64 channels, the mean over the image, a linear head.
+
+    After He et al. (2016), section 4.2, with n = 1: 6n + 2 layers with weights, projections left out.
+
+    >>> resnet8((32, 32, 3), 10).output_shape
+    (10,)
+    """
+    layers: list[Layer] = [*_conv(input_shape[2], 16)]
+    for channels, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        block = (*_conv(channels, width, stride), Conv2d(width, width, 3), BatchNorm(width))
+        projection = (Conv2d(channels, width, 1, stride), BatchNorm(width)) if stride > 1 else ()
+        layers += [Residual(block, projection), ReLU()]
+    return Sequential([*layers, GlobalAvgPool2d(), Linear(64, n_classes)], input_shape)
+
+
+def _conv(channels: int, width: int, stride: int = 1) -> tuple[Layer, ...]:
+    return Conv2d(channels, width, 3, stride), BatchNorm(width), ReLU()
+
+
+MODELS: dict[str, Callable[[Shape, int], Sequential]] = {"mlp": mlp, "cnn": cnn, "vgg": vgg, "resnet8": resnet8}
 
 
 def build(name: str, input_shape: Shape, n_classes: int) -> Sequential:

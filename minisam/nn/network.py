@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 
 from minisam.checks import Count, require
-from minisam.nn.convolution import Conv2d
+from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Array, Layer, Shape
-from minisam.nn.layers import Linear, ReLU
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
-from minisam.nn.pooling import MaxPool2d
 
 
 class Sequential:
     """y = layerₖ(… layer₂(layer₁(x))), a function of theta (P,) and x (N, *input_shape).
 
     theta and x share one dtype, float32 or float64 (for gradient checks); every result keeps it.
-    `layers` are those that run: `economical` may have moved a ReLU or let it overwrite its input.
+    `layers` are those that run, see `Chain`.
 
     Raises:
         ValueError: a layer that cannot take what the one before it gives.
@@ -40,19 +38,14 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Shape) -> None:
-        self.layers = tuple(economical(layers))
-        self.shapes = [tuple(input_shape)]  # shapes[i] goes into layer i, shapes[i + 1] comes out
-        for i, layer in enumerate(self.layers):
-            try:
-                self.shapes.append(layer.output_shape(self.shapes[-1]))
-            except ValueError as error:
-                raise ValueError(f"layer {i}: {error}") from None
+        self.chain = Chain(tuple(layers))
+        self.layers = self.chain.layers
+        self.shapes = self.chain.shapes(input_shape)
         sizes = [sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers]
         ends = np.cumsum([0, *sizes]).tolist()
-        self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]
+        self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]  # of theta, a layer each
         self.n_params: int = ends[-1]
-        # Backpropagation can end at the first layer that has parameters.
-        self._first = next((i for i, size in enumerate(sizes) if size), len(sizes))
+        self.n_stats = len(self.init_stats())  # running statistics, of BatchNorm
 
     @property
     def input_shape(self) -> Shape:
@@ -67,50 +60,35 @@ class Sequential:
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
         """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""
         theta = np.empty(self.n_params, dtype)
-        for layer, params in zip(self.layers, self.params(theta), strict=True):
-            layer.init(params, rng)
+        self.chain.init(self._views(theta), rng)
         return theta
+
+    def init_stats(self, dtype: Any = np.float32) -> Array:
+        """Running statistics (n_stats,) to start from: mean 0 and variance 1 for every channel."""
+        return np.concatenate([np.empty(0, dtype), *self.chain.init_stats(dtype)])
+
+    def _views(self, theta: Array) -> list[Array]:
+        arrays, rest = [], theta
+        for shape in self.chain.param_shapes.values():
+            size = math.prod(shape)
+            arrays.append(rest[:size].reshape(shape))
+            rest = rest[size:]
+        return arrays
 
     def params(self, theta: Array) -> list[list[Array]]:
         """Each layer's parameters (or gradients) as shaped views of a flat vector (P,)."""
-        views = []
-        for layer, part in zip(self.layers, self.slices, strict=True):
-            rest, arrays = theta[part], []
-            for shape in layer.param_shapes.values():
-                size = math.prod(shape)
-                arrays.append(rest[:size].reshape(shape))
-                rest = rest[size:]
-            views.append(arrays)
-        return views
+        return self.chain.split(self._views(theta))
 
     def forward(self, theta: Array, x: Array, env: Env | None = None) -> Array:
         """The outputs (N, *output_shape) for inputs x (N, *input_shape)."""
         self.check(theta, x)
-        return self.forward_with_caches(theta, x, env or Env())[0]
-
-    def forward_with_caches(self, theta: Array, x: Array, env: Env) -> tuple[Array, list[Any]]:
-        """The outputs, and what `backward` needs of each layer."""
-        caches = []
-        for layer, params in zip(self.layers, self.params(theta), strict=True):
-            x, cache = layer.forward(params, x, env)
-            caches.append(cache)
-        return x, caches
+        return self.chain.forward(self._views(theta), x, env or Env())[0]
 
     def backward(
         self, theta: Array, caches: list[Any], dy: Array, grad: Array, env: Env, wants_dx: bool = False
     ) -> Array | None:
         """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
-        params, grads = self.params(theta), self.params(grad)
-        last = 0 if wants_dx else self._first
-        used, spare = env.turns
-        for i in reversed(range(last, len(self.layers))):
-            wants = wants_dx or i > last
-            spare.reset()
-            dx = self.layers[i].backward(params[i], caches[i], dy, grads[i], Env(spare), wants)
-            if wants and not np.may_share_memory(dx, dy):  # dy is read: its memory is free
-                used, spare = spare, used
-            dy = dx
-        return dy if wants_dx else None
+        return self.chain.backward(self._views(theta), caches, dy, self._views(grad), env, wants_dx)
 
     def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Loss | None = None) -> tuple[float, Array]:
         """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
@@ -128,21 +106,32 @@ class Sequential:
     def evaluate(self, theta: Array, x: Array, y: Array, loss: Loss, env: Env) -> tuple[float, Array, Array]:
         """Forward, loss, backward: the loss, its gradient (P,) and the outputs, in env's memory."""
         grad = np.empty_like(theta)
-        outputs, caches = self.forward_with_caches(theta, x, env)
+        outputs, caches = self.chain.forward(self._views(theta), x, env)
         value, dy = loss(outputs, y)
         self.backward(theta, caches, dy, grad, env)
         return value, grad, outputs
 
-    def predict(self, theta: Array, x: Array, batch_size: int = 200) -> Array:
-        """The most probable class (N,) int64 of each input, batch by batch."""
+    def predict(self, theta: Array, x: Array, batch_size: int = 200, stats: Array | None = None) -> Array:
+        """The most probable class (N,) int64 of each input, batch by batch.
+
+        BatchNorm uses its running statistics, `stats` (n_stats,); Dropout lets everything pass.
+        """
         self.check(theta, x, finite=True)
         require("batch_size", batch_size, Count)
+        running = self.check_stats(stats)
         env, classes = Env(), np.empty(len(x), np.int64)
         for i in range(0, len(x), batch_size):
-            env.arena.reset()
-            outputs, _ = self.forward_with_caches(theta, x[i : i + batch_size], env)
+            env.begin(running=running)
+            outputs, _ = self.chain.forward(self._views(theta), x[i : i + batch_size], env)
             np.argmax(outputs, axis=1, out=classes[i : i + batch_size])
         return classes
+
+    def check_stats(self, stats: Array | None) -> Array:
+        """The running statistics; ValueError unless there are n_stats of them (none where there are none)."""
+        stats = np.empty(0) if stats is None else stats
+        if stats.shape != (self.n_stats,):
+            raise ValueError(f"expected running statistics stats of shape ({self.n_stats},), got {stats.shape}")
+        return stats
 
     def check(self, theta: Array, x: Array, finite: bool = False) -> None:
         """Raise ValueError or TypeError, naming the argument, unless theta and x fit."""
@@ -179,19 +168,3 @@ class Sequential:
         rows.append(("total", "", f"{self.n_params:,}", f"{total:,}"))
         width = max(36, *(len(row[0]) for row in rows))
         return "\n".join(f"{a:<{width}}  {b:<13}{c:>11}{d:>16}" for a, b, c, d in rows)
-
-
-def economical(layers: Sequence[Layer]) -> list[Layer]:
-    """The same function, ReLU by ReLU with less work and memory.
-
-    max and ReLU commute, gradients included, and behind a MaxPool2d there are fewer numbers to
-    clip. Where the layer before does not keep its output for its backward, ReLU may overwrite it.
-    """
-    layers = list(layers)
-    for i in range(1, len(layers)):
-        if isinstance(layers[i - 1], ReLU) and isinstance(layers[i], MaxPool2d):
-            layers[i - 1], layers[i] = layers[i], layers[i - 1]
-    for i in range(1, len(layers)):
-        if isinstance(layers[i - 1], Linear | Conv2d | MaxPool2d) and isinstance(layers[i], ReLU):
-            layers[i] = ReLU(in_place=True)
-    return layers

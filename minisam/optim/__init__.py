@@ -1,7 +1,11 @@
 """How a network learns: optimizers over one vector theta, and schedules for their numbers."""
 
+from minisam.optim.ascent import Adaptive, Ascent, Ball, Friendly, RandomDirection
 from minisam.optim.gd import GD, Adam, Momentum, Optimizer
-from minisam.optim.sam import SAM
-from minisam.optim.schedules import Cosine, Schedule, StepDecay, value_at
+from minisam.optim.sam import GSAM, SAM, Clipped, LookSAM, MicroBatched
+from minisam.optim.schedules import Cosine, Every, Late, Schedule, StepDecay, value_at
 
-__all__ = ["GD", "SAM", "Adam", "Cosine", "Momentum", "Optimizer", "Schedule", "StepDecay", "value_at"]
+__all__ = [
+    "GD", "GSAM", "SAM", "Adam", "Adaptive", "Ascent", "Ball", "Clipped", "Cosine", "Every", "Friendly", "Late",
+    "LookSAM", "MicroBatched", "Momentum", "Optimizer", "RandomDirection", "Schedule", "StepDecay", "value_at",
+]  # fmt: skip

@@ -1,12 +1,16 @@
-"""Sharpness-aware minimization: descend on the worst loss nearby (Foret et al. 2021)."""
+"""Sharpness-aware minimization: descend on the worst loss nearby (Foret et al. 2021), and its family.
+
+What tells the members apart is where they climb (`ascent`) and what they make of the two gradients.
+"""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import NonNegative
-from minisam.objective import Array, Evaluation, Objective
+from minisam.checks import Count, NonNegative, Positive
+from minisam.objective import Array, Evaluation, Objective, weighted_sum
+from minisam.optim.ascent import Ascent, Ball
 from minisam.optim.gd import Optimizer
 from minisam.optim.schedules import Schedule, value_at
 
@@ -23,8 +27,12 @@ class SAM(Optimizer):
     google-research/sam's). rho is an L2 radius in weight space; at 0 the second pass is skipped,
     and SAM is its base, bit for bit. theta is (P,).
 
+    Another `ascent` climbs elsewhere: Ball(p) in another norm, Adaptive() is ASAM, Friendly() is
+    Friendly SAM, RandomDirection() the control. Several `ascent_steps` K climb by ρ/K each, always
+    along the gradient where they are, and so stay in the ball.
+
     Raises:
-        ValueError: a rho that is negative or not finite.
+        ValueError: a rho that is negative or not finite, ascent_steps below 1.
 
     >>> from minisam.optim import GD
     >>> from minisam.analysis.toy import Bowl
@@ -36,17 +44,150 @@ class SAM(Optimizer):
 
     base: Optimizer
     rho: NonNegative | Schedule = 0.05
+    ascent: Ascent = Ball(2)
+    ascent_steps: Count = 1
     t: int = field(default=0, init=False)  # steps taken
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
         at_theta = objective(theta)
-        rho = value_at(self.rho, self.t)
-        norm = kernels.norm(at_theta.grad) if rho else 0.0
-        if norm == 0:
-            return at_theta, at_theta.grad
-        perturbed = kernels.add_scaled(theta, rho / norm, at_theta.grad, out=np.empty_like(theta))
-        return at_theta, objective(perturbed).grad
+        g, worst, rho = at_theta.grad, theta, value_at(self.rho, self.t) / self.ascent_steps
+        for _ in range(self.ascent_steps if rho else 0):
+            direction, length = self.ascent(theta, g, self.t)
+            if length == 0:
+                break
+            worst = kernels.add_scaled(worst, rho / length, direction, out=np.empty_like(theta))
+            g = objective(worst).grad
+        return at_theta, g
 
     def update(self, theta: Array, g: Array) -> None:
         self.t += 1
         self.base.update(theta, g)
+
+
+@dataclass
+class GSAM(SAM):
+    """Surrogate-gap SAM: ∇L(θ + ε̂) - α ∇L(θ)_⊥ (Zhuang et al. 2022, algorithm 1).
+
+    ∇L(θ)_⊥ is the part of ∇L(θ) orthogonal to ∇L(θ + ε̂): along it one climbs at θ without changing,
+    to first order, the loss at θ + ε̂, and so narrows the gap between the two. The paper lets rho
+    follow the learning rate: give it the same kind of schedule. theta is (P,).
+
+    Raises:
+        ValueError: a negative alpha, and what SAM raises.
+
+    >>> from minisam.optim import GD
+    >>> from minisam.analysis.toy import Bowl
+    >>> bowl, theta = Bowl([1.0, 4.0]), np.array([1.0, 1.0])
+    >>> _, sam = SAM(GD(lr=0.1), rho=0.5).gradient(theta, bowl)
+    >>> _, gsam = GSAM(GD(lr=0.1), rho=0.5, alpha=0.3).gradient(theta, bowl)
+    >>> abs(float((gsam - sam) @ sam)) < 1e-12  # orthogonal
+    True
+    """
+
+    alpha: NonNegative = 0.4
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        at_theta, g = super().gradient(theta, objective)
+        return at_theta, g - float(self.alpha) * orthogonal(at_theta.grad, g)
+
+
+@dataclass
+class LookSAM(SAM):
+    """SAM on every k-th step; its sideways pull is reused between them (Liu et al. 2022, algorithm 1).
+
+        g_v = g_s - (g_sᵀg / ‖g‖²) g     on every k-th step, which follows g_s = ∇L(θ + ε̂)
+        g + α (‖g‖ / ‖g_v‖) g_v          on the others, where g = ∇L(θ) is the only gradient
+
+    theta is (P,).
+
+    Raises:
+        ValueError: a k below 1, a negative alpha, and what SAM raises.
+
+    >>> from minisam.optim import GD
+    >>> from minisam.analysis.toy import Bowl
+    >>> looksam, bowl, theta = LookSAM(GD(lr=0.1), k=2, alpha=0.0), Bowl([1.0, 4.0]), np.array([1.0, 1.0])
+    >>> for _ in range(2): _ = looksam.step(theta, bowl)
+    >>> g = looksam.gradient(theta, bowl)[1]  # the third step is SAM's again
+    >>> bool(np.array_equal(g, SAM(GD(lr=0.1)).gradient(theta, bowl)[1]))
+    True
+    """
+
+    k: Count = 5
+    alpha: NonNegative = 0.7
+    pull: Array | None = field(default=None, init=False)  # g_v / ‖g_v‖
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        if self.pull is None or self.t % self.k == 0:
+            at_theta, g = super().gradient(theta, objective)
+            g_v = orthogonal(g, at_theta.grad)
+            self.pull = g_v / (kernels.norm(g_v) or 1.0)
+            return at_theta, g
+        at_theta = objective(theta)
+        return at_theta, at_theta.grad + float(self.alpha) * kernels.norm(at_theta.grad) * self.pull
+
+
+@dataclass
+class MicroBatched(Optimizer):
+    """m-SAM: every m examples climb by themselves, from the same θ (Foret et al. 2021, section 4.1).
+
+    The gradient is the mean, not the sum, of those that `inner` finds on micro-batches of m; its
+    update then moves θ once. With m the batch size it is `inner` itself.
+
+    Raises:
+        ValueError: m below 1.
+
+    >>> from minisam.optim import GD
+    >>> from minisam.analysis.toy import Bowl
+    >>> theta = np.array([1.0, 0.0])
+    >>> _ = MicroBatched(SAM(GD(lr=0.1), rho=0.5), m=1).step(theta, Bowl([2.0, 1.0]))
+    >>> theta.round(12).tolist()
+    [0.7, 0.0]
+    """
+
+    inner: Optimizer
+    m: Count
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        def climb(part: Objective) -> tuple:
+            at_theta, g = self.inner.gradient(theta, part)
+            return (*at_theta, g)
+
+        *at_theta, g = weighted_sum((part.n / objective.n, climb(part)) for part in objective.split(self.m))
+        return Evaluation(*at_theta), g
+
+    def update(self, theta: Array, g: Array) -> None:
+        self.inner.update(theta, g)
+
+
+@dataclass
+class Clipped(Optimizer):
+    """`inner`, whose updates see gradients of at most this length: g · min(1, max_norm / ‖g‖₂).
+
+    SAM(Clipped(Momentum(…), 1.0)) clips ∇L(θ + ε̂), the gradient that is followed, and not the one
+    that is climbed. The base's weight decay comes after it, as in PyTorch.
+
+    Raises:
+        ValueError: max_norm not above 0.
+
+    >>> from minisam.optim import GD
+    >>> theta = np.zeros(2)
+    >>> Clipped(GD(lr=1.0), max_norm=1.0).update(theta, np.array([3.0, 4.0]))
+    >>> theta.round(12).tolist()
+    [-0.6, -0.8]
+    """
+
+    inner: Optimizer
+    max_norm: Positive
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        return self.inner.gradient(theta, objective)
+
+    def update(self, theta: Array, g: Array) -> None:
+        norm = kernels.norm(g)
+        self.inner.update(theta, g * (self.max_norm / norm) if norm > self.max_norm else g)
+
+
+def orthogonal(a: Array, b: Array) -> Array:
+    """The part of a orthogonal to b, a - (aᵀb / ‖b‖²) b; all of a where b = 0. Both are (P,)."""
+    along = kernels.dot(b, b)
+    return a - kernels.dot(a, b) / along * b if along else a

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from minisam.checks import Checked, NonNegative, Positive, require
+from minisam.checks import Checked, Count, Natural, NonNegative, Positive, require
 
 Schedule = Callable[[int], float]
 
@@ -27,6 +27,38 @@ def value_at(number: float | Schedule, step: int) -> float:
     value = number(step)
     require(f"the schedule's value at step {step}", value, NonNegative)
     return value
+
+
+@dataclass(frozen=True)
+class Every(Checked):
+    """value on every k-th step, beginning with the first, 0 on the others: a rho for occasional SAM.
+
+    >>> [Every(3, 0.05)(step) for step in range(4)]
+    [0.05, 0.0, 0.0, 0.05]
+    """
+
+    k: Count
+    value: NonNegative | Schedule
+
+    def __call__(self, step: int) -> float:
+        return 0.0 if step % self.k else value_at(self.value, step)
+
+
+@dataclass(frozen=True)
+class Late(Checked):
+    """0 before a step, value from then on: a rho for SAM in the last part of a training.
+
+    Andriushchenko & Flammarion 2022 find that it keeps most of the gain.
+
+    >>> [Late(2, 0.05)(step) for step in range(4)]
+    [0.0, 0.0, 0.05, 0.05]
+    """
+
+    start: Natural
+    value: NonNegative | Schedule
+
+    def __call__(self, step: int) -> float:
+        return 0.0 if step < self.start else value_at(self.value, step)
 
 
 @dataclass(frozen=True)

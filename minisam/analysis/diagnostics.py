@@ -1,0 +1,87 @@
+"""What SAM's steps look like from inside, from numbers they compute anyway."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minisam import kernels
+from minisam.nn.network import Sequential
+from minisam.objective import Array, Evaluation, Objective
+
+Call = tuple[Array, Evaluation]  # where the objective was asked, and what it said
+
+
+class Recorded:
+    """An objective that keeps its `calls`: what an optimizer asked for in one step.
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> recorded = Recorded(Bowl([1.0, 5.0]))
+    >>> _ = recorded(np.ones(2))
+    >>> len(recorded.calls)
+    1
+    """
+
+    def __init__(self, objective: Objective, calls: list[Call] | None = None) -> None:
+        self.objective, self.calls = objective, [] if calls is None else calls
+
+    @property
+    def n(self) -> int:
+        return self.objective.n
+
+    def __call__(self, theta: Array) -> Evaluation:
+        found = self.objective(theta)
+        self.calls.append((theta.copy(), found))  # an optimizer moves theta itself
+        return found
+
+    def split(self, m: int) -> "list[Recorded]":
+        return [Recorded(part, self.calls) for part in self.objective.split(m)]
+
+
+def diagnose(calls: Sequence[Call], net: Sequential) -> dict[str, Any]:
+    """What one step's calls say: "gradient norm" ‖g‖ at θ, and of its climb from θ to θ + ε̂
+
+        "cosine"          of the angle between g and the gradient g_SAM at θ + ε̂
+        "predicted rise"  gᵀε̂, which is ρ‖g‖ for SAM
+        "measured rise"   L(θ + ε̂) - L(θ), in nats like the prediction
+        "share"           ‖ε̂_layer‖² / ‖ε̂‖² of every layer with parameters, by its place and name
+
+    where there was one. With micro-batches it is the mean over their climbs, each from its first call.
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> from minisam.nn import Linear
+    >>> from minisam.optim import GD, SAM
+    >>> recorded, theta = Recorded(Bowl([2.0, 1.0])), np.array([1.0, 0.0])
+    >>> _ = SAM(GD(lr=0.1), rho=0.5).step(theta, recorded)
+    >>> diagnose(recorded.calls, Sequential([Linear(1, 1)], (1,)))["measured rise"]
+    1.25
+    """
+    theta, starts = calls[0][0], []
+    for i, (where, _) in enumerate(calls):
+        if np.array_equal(where, theta):
+            starts.append(i)
+    climbs = [calls[i:j] for i, j in zip(starts, [*starts[1:], len(calls)], strict=True)]
+    return mean_diagnosis([_diagnose_climb(climb, net) for climb in climbs])
+
+
+def _diagnose_climb(climb: Sequence[Call], net: Sequential) -> dict[str, Any]:
+    (theta, at_theta), (worst, at_worst) = climb[0], climb[-1]
+    norm, epsilon = kernels.norm(at_theta.grad), worst - theta
+    found: dict[str, Any] = {"gradient norm": norm}
+    if squared := kernels.dot(epsilon, epsilon):
+        length = kernels.norm(at_worst.grad)
+        found["cosine"] = kernels.dot(at_theta.grad, at_worst.grad) / (norm * length) if norm * length else 0.0
+        found["predicted rise"] = kernels.dot(at_theta.grad, epsilon)
+        found["measured rise"] = at_worst.loss - at_theta.loss
+        parts = {f"{i} {type(net.layers[i]).__name__}": epsilon[part] for i, part in enumerate(net.slices)}
+        found["share"] = {name: kernels.dot(part, part) / squared for name, part in parts.items() if len(part)}
+    return found
+
+
+def mean_diagnosis(diagnoses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each number, over the diagnoses that have it."""
+    mean: dict[str, Any] = {}
+    for name in {name: None for one in diagnoses for name in one}:
+        found = [one[name] for one in diagnoses if name in one]
+        mean[name] = mean_diagnosis(found) if isinstance(found[0], dict) else float(np.mean(found))
+    return mean

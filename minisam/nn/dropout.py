@@ -1,0 +1,35 @@
+"""Dropout: in training, every activation is left out with some probability."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisam.checks import BelowOne
+from minisam.nn.layer import Layer
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """y = x ⊙ mask / (1 - rate), the mask's entries 0 with probability `rate`, else 1 (Srivastava et al. 2014).
+
+    The mask follows from the evaluation's key, so both of SAM's passes see the same one. In
+    evaluation y = x: the division keeps the mean.
+
+    Raises:
+        ValueError: rate outside [0, 1); in training, an evaluation without a key.
+
+    >>> Dropout(0.5).output_shape((128,))
+    (128,)
+    """
+
+    rate: BelowOne = 0.5
+
+    def forward(self, params, x, env):
+        if env.running is not None:
+            return x, None
+        keep = env.rng().random(x.shape, np.float32) >= self.rate
+        mask = keep * x.dtype.type(1 / (1 - self.rate))
+        return np.multiply(x, mask, out=env.arena.empty(x.shape, x.dtype)), mask
+
+    def backward(self, params, mask, dy, grads, env, wants_dx=True):
+        return dy if mask is None else np.multiply(dy, mask, out=env.arena.empty(dy.shape, dy.dtype))

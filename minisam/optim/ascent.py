@@ -1,0 +1,121 @@
+"""Where is the loss nearby worst? Directions in which SAM climbs.
+
+To first order L(θ + ε) rises by gᵀε, and the largest rise within a ball is had at its maximiser.
+An ascent says which: it returns a direction and a length, so that ε̂ = ρ · direction / length lies
+on the ball of radius ρ. A length of 0 means that there is nowhere to climb.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minisam import kernels
+from minisam.checks import BelowOne, Checked, Natural, NonNegative, Positive
+from minisam.objective import Array
+from minisam.rng import Stream, keyed_rng
+
+Ascent = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, length)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The maximiser over ‖ε‖ₚ ≤ ρ: ε̂ = ρ sign(g) |g|^(q-1) / ‖g‖_q^(q-1), 1/p + 1/q = 1.
+
+    Foret et al. 2021, eq. 2; there gᵀε̂ = ρ ‖g‖_q. p = 2 is SAM's own, ρ g / ‖g‖₂; p = ∞ moves every
+    parameter by ρ sign(g); p = 1 only the one with the (first) largest |g|. g is (P,).
+
+    Raises:
+        ValueError: p below 1.
+
+    >>> g = np.array([3.0, -4.0])
+    >>> [(direction / length).round(3).tolist() for direction, length in (Ball(p)(g, g) for p in (1, 2, math.inf))]
+    [[0.0, -1.0], [0.6, -0.8], [1.0, -1.0]]
+    """
+
+    p: float = 2
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise ValueError(f"p must be a number ≥ 1 or infinity, got {self.p!r}")
+
+    def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
+        if self.p == 2:
+            return g, kernels.norm(g)
+        largest = float(np.abs(g).max(initial=0))
+        if largest == 0:
+            return g, 0.0
+        if self.p == 1:
+            spike = np.arange(len(g)) == np.argmax(np.abs(g))
+            return np.sign(g) * spike, 1.0
+        scaled = np.abs(g) / largest  # no power of it overflows
+        q = self.p / (self.p - 1) if self.p < math.inf else 1.0
+        return np.sign(g) * scaled ** (q - 1), float((scaled**q).sum(dtype=np.float64)) ** (1 - 1 / q)
+
+
+@dataclass(frozen=True)
+class Adaptive(Checked):
+    """ASAM's ball, ‖T⁻¹ε‖₂ ≤ ρ with T = |θ| + η: ε̂ = ρ T² g / ‖T g‖₂ (Kwon et al. 2021, algorithm 1).
+
+    Large weights may move farther, so that rescaling layers against each other changes nothing.
+    Without η a weight at 0, such as every bias at the start, would never move. rho is relative to
+    the weights: on CIFAR-10 the paper takes 0.5 where it takes 0.05 for SAM. theta and g are (P,).
+
+    Raises:
+        ValueError: eta not above 0.
+
+    >>> direction, length = Adaptive(eta=1.0)(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    >>> direction.tolist(), round(length**2, 9)
+    ([4.0, 1.0], 5.0)
+    """
+
+    eta: Positive = 0.01
+
+    def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
+        T = np.abs(theta) + float(self.eta)
+        return T * T * g, kernels.norm(T * g)
+
+
+@dataclass(frozen=True)
+class RandomDirection(Checked):
+    """A direction drawn uniformly, whatever the gradient: the control experiment for SAM.
+
+    Keyed by seed and step; on average it does not rise at all to first order.
+
+    >>> direction, length = RandomDirection(seed=0)(np.zeros(3), np.ones(3), 7)
+    >>> round(float(np.linalg.norm(direction / length)), 6)
+    1.0
+    """
+
+    seed: Natural = 0
+
+    def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
+        z = keyed_rng(self.seed, Stream.ASCENT, 0, step).standard_normal(len(theta)).astype(theta.dtype)
+        return z, kernels.norm(z)
+
+
+@dataclass
+class Friendly(Checked):
+    """Friendly SAM: climb along what sets this batch apart, ε̂ = ρ d / ‖d‖₂ (Li et al. 2024, algorithm 1).
+
+        m ← λ m + (1 - λ) g,   d = g - σ m
+
+    m, which starts at 0, estimates the full gradient; leaving it out keeps the batch's noise, which
+    the paper finds to be the part of ε̂ that helps. g, m and d are (P,).
+
+    Raises:
+        ValueError: a negative sigma, lambda_ outside [0, 1).
+
+    >>> Friendly(sigma=1.0, lambda_=0.6)(np.zeros(2), np.array([1.0, 2.0]))[0].round(6).tolist()
+    [0.6, 1.2]
+    """
+
+    sigma: NonNegative = 1.0
+    lambda_: BelowOne = 0.6
+    m: Array | float = field(default=0.0, init=False)
+
+    def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
+        self.m = float(self.lambda_) * self.m + (1 - float(self.lambda_)) * g
+        d = g - float(self.sigma) * self.m
+        return d, kernels.norm(d)
