@@ -7,7 +7,7 @@ first 4,000 training images of CIFAR-10 and judged by its error on the other qua
 are as noisy as the rest. All optimizers get grids of the same size. Each tuning seed
 has a split, initial weights, batches and redrawn labels of its own, other than those of the
 comparison. Writes benchmarks/results/tuning-MODEL.json and prints the winners, which stand in
-minisam/experiments/recipes.json (a test compares the two).
+benchmarks/minisam_study/recipes.json (a test compares the two).
 """
 
 import argparse
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from minisam_study.environment import environment
+from minisam_study.recipes import NOISY, PRESETS
+from minisam_study.reproduce import run_all
 
 from minisam.data import Dataset, load, redraw_labels
 from minisam.experiments.config import Config
-from minisam.experiments.environment import environment
 from minisam.experiments.files import replacing
-from minisam.experiments.recipes import NOISY, PRESETS
-from minisam.experiments.reproduce import run_all
 from minisam.experiments.train import Run
 from minisam.kernels import set_threads
 from minisam.rng import Stream, keyed_rng

@@ -8,13 +8,16 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from minisam_study.recipes import PRESETS
+
 from minisam import __version__
+from minisam.analysis.diagnostics import draw
 from minisam.checks import Count, require
 from minisam.data import DATASETS, Dataset, available, fetch, load
+from minisam.data.synthetic import WARNING
 from minisam.experiments.checkpoint import Model, load_model, save_model
 from minisam.experiments.config import Config
-from minisam.experiments.files import require_writable
-from minisam.experiments.recipes import PRESETS
+from minisam.experiments.files import replacing, require_writable
 from minisam.experiments.train import Prepared, network, train
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
@@ -47,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", "Train one network; every choice is an option.", data)
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
+    text = "look inside SAM's steps; keep the picture (diagnostics.png)"
+    picture = Path("diagnostics.png")
+    sub.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
     for option in fields(Config):
         _config_option(sub, option, get_type_hints(Config)[option.name])
     sub.set_defaults(run=_train)
@@ -64,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_option(parser: argparse.ArgumentParser, option: Any, type_: Any) -> None:
     """--name for a field of Config: its type, default, choices and help come from there."""
-    flag = "--" + option.name.strip("_").replace("_", "-")
+    flag = "--" + option.name.replace("_", "-")
     text, default = option.metadata["help"], option.default
     if type_ is bool:
         parser.add_argument(flag, action="store_true", help=text)
@@ -73,14 +79,10 @@ def _config_option(parser: argparse.ArgumentParser, option: Any, type_: Any) -> 
         choices = option.metadata["choices"] or None
         shown = "" if default is None else f" ({default})"
         metavar = None if choices else kind.__name__.upper()
-        parser.add_argument(
-            flag, dest=option.name, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown
-        )
+        parser.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown)
 
 
 def _load(args: argparse.Namespace) -> Dataset:
-    from minisam.experiments.report import WARNING
-
     dataset = load(args.dataset, args.data_dir)
     if dataset.synthetic and args.dataset is None:
         print(f"WARNING: {WARNING}\n", file=sys.stderr)
@@ -88,8 +90,8 @@ def _load(args: argparse.Namespace) -> Dataset:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from minisam.experiments.report import text_table, write_report
-    from minisam.experiments.reproduce import reproduce
+    from minisam_study.report import text_table, write_report
+    from minisam_study.reproduce import reproduce
 
     preset = PRESETS[args.preset]
     if args.seeds is not None:
@@ -107,15 +109,22 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
-    if args.save:
-        require_writable(args.save.parent)
+    for file in filter(None, (args.save, args.diagnostics)):
+        require_writable(file.parent)
     dataset = _load(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n")
-    run = train(config, data, progress=True)
+    run = train(config, data, progress=True, diagnostics=args.diagnostics is not None)
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
+    if args.diagnostics:
+        for name, value in run.history[-1]["diagnostics"].items():
+            numbers = value if isinstance(value, dict) else {"": value}
+            print(f"  {name:<15}", ", ".join(f"{key} {number:.4g}".strip() for key, number in numbers.items()))
+        with replacing(args.diagnostics) as temporary:
+            draw(run.history).savefig(temporary, dpi=120)
+        print(f"Diagnostics of the last epoch above, of all in {args.diagnostics}")
     if args.save:
         model = Model(config, net, run.theta, run.stats, dataset.classes, data.normalisation)
         save_model(args.save, model)

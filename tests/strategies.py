@@ -10,8 +10,19 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from minisam.nn import (
-    AvgPool2d, BatchNorm, Chain, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Residual,
-    Sequential, Tanh,
+    AvgPool2d,
+    BatchNorm,
+    Chain,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+    Tanh,
 )  # fmt: skip
 
 seeds = st.integers(0, 2**32 - 1)

@@ -84,7 +84,7 @@ def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
 
 
 def tiny():
-    from minisam.experiments.recipes import Preset
+    from minisam_study.recipes import Preset
 
     return Preset(("mlp",), n_train=64, epochs=1, seeds=1, batch_size=32, n_test=40)
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from minisam.experiments.report import text_table
-from minisam.experiments.reproduce import compare, summarise
+from minisam_study.report import text_table
+from minisam_study.reproduce import compare, summarise
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minisam_study.recipes import NOISY, PRESETS, RECIPES, Preset, configs
+from minisam_study.report import WARNING, html_report, text_table, write_report
+from minisam_study.reproduce import compare, reproduce, run_all, summarise
 
 from minisam.data import synthetic
-from minisam.experiments.recipes import NOISY, PRESETS, RECIPES, Preset, configs
-from minisam.experiments.report import WARNING, html_report, text_table, write_report
-from minisam.experiments.reproduce import compare, reproduce, run_all, summarise
 from minisam.experiments.train import Diverged
 from minisam.kernels import get_threads, set_threads
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from minisam_study.statistics import crossed_variance, error_reduction, mean_error, t_quantile
 from strategies import seeds
-
-from minisam.experiments.statistics import crossed_variance, error_reduction, mean_error, t_quantile
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,12 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize(
-    "how", [*("truncated", "empty", "text", "foreign", "newer"), *("not json", "not a record", "pickle", "other size"), "other statistics"]
+    "how",
+    [
+        *("truncated", "empty", "text", "foreign", "newer"),
+        *("not json", "not a record", "pickle", "other size"),
+        "other statistics",
+    ],
 )
 def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
     path = tmp_path / "model.npz"

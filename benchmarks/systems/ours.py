@@ -1,12 +1,12 @@
 """minisam."""
 
 import numpy as np
+from minisam_study.environment import environment
 from workload import LR, MOMENTUM, RHO, Case, convolution, images, vectors, weights
 
 from minisam import SAM, Adam, BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, Momentum, ReLU, Sequential, kernels
 from minisam.data import Batches
 from minisam.data.batches import augment
-from minisam.experiments.environment import environment
 from minisam.nn import Env, mlp
 from minisam.optim import GD, Optimizer
 

@@ -43,9 +43,7 @@ def relative_error(actual: Array, expected: Array) -> float:
     return float(difference / scale) if scale else float(difference)
 
 
-def gradcheck(
-    layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running: Array | None = None
-) -> float:
+def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running=None) -> float:
     """The largest relative error of a layer's gradients, by input and by every parameter.
 
     x is (N, *input_shape) float64, params are float64 arrays of the layer's param_shapes. Keep x

@@ -65,9 +65,8 @@ def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tupl
 def _valid(y: list[int], where: str, labels: Labels) -> np.ndarray:
     for n, label in enumerate(y):
         if type(label) is not int or not 0 <= label < labels.n_classes:
-            raise ValueError(
-                f"{where}: expected a label from 0 to {labels.n_classes - 1} in record {n}, got {_kind(label)}"
-            )
+            wanted = f"a label from 0 to {labels.n_classes - 1}"
+            raise ValueError(f"{where}: expected {wanted} in record {n}, got {_kind(label)}")
     return np.array(y, np.int64)
 
 

@@ -4,29 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from minisam import optim
 from minisam.checks import BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
 from minisam.nn.models import MODELS
-from minisam.optim import (
-    GD,
-    GSAM,
-    SAM,
-    Adam,
-    Adaptive,
-    Ascent,
-    Ball,
-    Clipped,
-    Cosine,
-    Every,
-    Friendly,
-    Late,
-    LookSAM,
-    MicroBatched,
-    Momentum,
-    Optimizer,
-    RandomDirection,
-    Schedule,
-    StepDecay,
-)
+from minisam.optim import Ascent, Optimizer, Schedule
 
 BASES = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}
 # Each member of SAM's family, as tables and legends call it.
@@ -63,7 +44,7 @@ class Config(Checked):
     alpha: NonNegative = _option(0.4, "weight of the orthogonal part", only=("gsam", "looksam"))
     every: Count | None = _option(None, "climb on every k-th step only (1, looksam 5)", only=FAMILY)
     sigma: NonNegative = _option(1.0, "how much of the full gradient to leave out", only=("friendly-sam",))
-    lambda_: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
+    lmbda: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
     late: BelowOne = _option(0.0, "part of the training before SAM begins, 0 to 1", only=FAMILY)
     ascent_steps: Count = _option(1, "steps of rho / K in which to climb", only=("sam", "asam", "gsam", "random-sam"))
     m: Natural = _option(0, "m-SAM: every m images climb by themselves (0: all)", only=("sam", "asam", "gsam"))
@@ -96,7 +77,7 @@ class Config(Checked):
         super().__post_init__()
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
-        Ball(self.p)  # which checks it
+        optim.Ball(self.p)  # which checks it
 
     @property
     def stepper(self) -> str:
@@ -121,33 +102,33 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     lr: float | Schedule = config.lr
     steps = config.epochs * steps_per_epoch
     if config.schedule == "cosine":
-        lr = Cosine(config.lr, steps, warmup=config.warmup * steps_per_epoch)
+        lr = optim.Cosine(config.lr, steps, warmup=config.warmup * steps_per_epoch)
     elif config.schedule == "step":  # divided by ten after one half and three quarters
-        lr = StepDecay(config.lr, milestones=(steps // 2, steps * 3 // 4))
+        lr = optim.StepDecay(config.lr, milestones=(steps // 2, steps * 3 // 4))
     optimizer: Optimizer
     decay = config.weight_decay if config.decay == "at-w" else 0.0
     if config.stepper == "gd":
-        optimizer = GD(lr, decay)
+        optimizer = optim.GD(lr, decay)
     elif config.stepper == "momentum":
-        optimizer = Momentum(lr, decay, config.momentum, config.nesterov)
+        optimizer = optim.Momentum(lr, decay, config.momentum, config.nesterov)
     else:
-        optimizer = Adam(lr, decay)
+        optimizer = optim.Adam(lr, decay)
     if config.clip:
-        optimizer = Clipped(optimizer, config.clip)
+        optimizer = optim.Clipped(optimizer, config.clip)
     if config.optimizer not in FAMILY:
         return optimizer
     rho: float | Schedule = config.rho
     if config.late:
-        rho = Late(round(config.late * steps), rho)
+        rho = optim.Late(round(config.late * steps), rho)
     if config.optimizer == "looksam":
-        return LookSAM(optimizer, rho, Ball(config.p), k=config.every or 5, alpha=config.alpha)
+        return optim.LookSAM(optimizer, rho, optim.Ball(config.p), k=config.every or 5, alpha=config.alpha)
     if config.every:
-        rho = Every(config.every, rho)
-    ascents: dict[str, Ascent] = {"asam": Adaptive(config.eta), "friendly-sam": Friendly(config.sigma, config.lambda_)}
-    ascents["random-sam"] = RandomDirection(config.seed)
-    ascent = ascents.get(config.optimizer, Ball(config.p))
+        rho = optim.Every(config.every, rho)
+    ascents: dict[str, Ascent] = {"asam": optim.Adaptive(config.eta), "random-sam": optim.RandomDirection(config.seed)}
+    ascents["friendly-sam"] = optim.Friendly(config.sigma, config.lmbda)
+    ascent = ascents.get(config.optimizer, optim.Ball(config.p))
     if config.optimizer == "gsam":
-        optimizer = GSAM(optimizer, rho, ascent, config.ascent_steps, config.alpha)
+        optimizer = optim.GSAM(optimizer, rho, ascent, config.ascent_steps, config.alpha)
     else:
-        optimizer = SAM(optimizer, rho, ascent, config.ascent_steps)
-    return MicroBatched(optimizer, config.m) if config.m else optimizer
+        optimizer = optim.SAM(optimizer, rho, ascent, config.ascent_steps)
+    return optim.MicroBatched(optimizer, config.m) if config.m else optimizer

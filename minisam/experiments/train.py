@@ -56,9 +56,7 @@ def network(config: Config, data: Prepared) -> Sequential:
     return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
-def train(
-    config: Config, data: Prepared, evaluate_every: int = 0, progress: Any = False, diagnostics: bool = False
-) -> Run:
+def train(config: Config, data: Prepared, evaluate_every=0, progress: bool | str = False, diagnostics=False) -> Run:
     """Train one network.
 
     Every `evaluate_every` epochs the history records the error on the test images (0: not at all);

@@ -1,6 +1,7 @@
 """The objective that a network makes of one minibatch."""
 
 import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from minisam.nn.network import Sequential
 from minisam.objective import Evaluation
 
 
+@dataclass(frozen=True, eq=False)
 class BatchLoss:
     """The mean loss of a network over one batch, as a function of theta.
 
@@ -32,15 +34,18 @@ class BatchLoss:
     (1.0986, (9,), 0.5)
     """
 
-    def __init__(
-        self, net: Sequential, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None,
-        key: tuple[int, ...] | None = None, stats: Array | None = None,
-    ) -> None:  # fmt: skip
-        self.net, self.x, self.y, self.key = net, x, y, key
-        self.stats = stats if stats is None else net.check_stats(stats)
-        self.loss = loss or SoftmaxCrossEntropy()
-        self.env = env or Env()
-        self.loss.check(y, len(x), net.output_shape)
+    net: Sequential
+    x: Array
+    y: Array
+    loss: Loss = SoftmaxCrossEntropy()
+    env: Env = field(default_factory=Env)
+    key: tuple[int, ...] | None = None
+    stats: Array | None = None
+
+    def __post_init__(self) -> None:
+        self.loss.check(self.y, self.n, self.net.output_shape)
+        if self.stats is not None:
+            self.net.check_stats(self.stats)
 
     @property
     def n(self) -> int:
@@ -57,5 +62,5 @@ class BatchLoss:
 
     def split(self, m: int) -> "list[BatchLoss]":
         require("micro-batch size m", m, Count)
-        parts = [(self.x[i : i + m], self.y[i : i + m], self.key and (*self.key, i)) for i in range(0, self.n, m)]
-        return [BatchLoss(self.net, x, y, self.loss, self.env, key, self.stats) for x, y, key in parts]
+        parts = [(slice(i, i + m), self.key and (*self.key, i)) for i in range(0, self.n, m)]
+        return [replace(self, x=self.x[part], y=self.y[part], key=key) for part, key in parts]

@@ -30,10 +30,7 @@ class Chain(Layer):
 
     @property
     def param_shapes(self):
-        shapes = [
-            (f"{i}.{name}", shape) for i, one in enumerate(self.layers) for name, shape in one.param_shapes.items()
-        ]
-        return dict(shapes)
+        return {f"{i}.{name}": s for i, layer in enumerate(self.layers) for name, s in layer.param_shapes.items()}
 
     def init_stats(self, dtype):
         return [array for layer in self.layers for array in layer.init_stats(dtype)]
@@ -85,7 +82,7 @@ class Chain(Layer):
         return dy if wants_dx else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residual(Layer):
     """y = f(x) + s(x): f is `block`, s the layers of `shortcut`, or the identity (He et al. 2016, eq. 1, 2).
 
@@ -101,6 +98,9 @@ class Residual(Layer):
 
     block: Sequence[Layer]
     shortcut: Sequence[Layer] = ()
+
+    def __repr__(self) -> str:
+        return f"Residual(block of {len(self.block)} layers, shortcut of {len(self.shortcut)})"
 
     @cached_property
     def paths(self) -> Chain:
@@ -133,13 +133,11 @@ class Residual(Layer):
 
     def backward(self, params, cache, dy, grads, env, wants_dx=True):
         x_shape, *caches = cache
-        paths = self.paths
+        own, own_grads = self.paths.split(params), self.paths.split(grads)
         dx = env.arena.empty(x_shape, dy.dtype)
         dx[...] = 0
-        for path, own, own_caches, own_grads in zip(
-            paths.layers, paths.split(params), caches, paths.split(grads), strict=True
-        ):
-            dx += path.backward(own, own_caches, dy, own_grads, env)
+        for i, path in enumerate(self.paths.layers):
+            dx += path.backward(own[i], caches[i], dy, own_grads[i], env)
         return dx
 
 

@@ -84,9 +84,7 @@ class Sequential:
         self.check(theta, x)
         return self.chain.forward(self._views(theta), x, env or Env())[0]
 
-    def backward(
-        self, theta: Array, caches: list[Any], dy: Array, grad: Array, env: Env, wants_dx: bool = False
-    ) -> Array | None:
+    def backward(self, theta: Array, caches: list, dy: Array, grad: Array, env: Env, wants_dx=False) -> Array | None:
         """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
         return self.chain.backward(self._views(theta), caches, dy, self._views(grad), env, wants_dx)
 

@@ -99,7 +99,6 @@ class GlobalAvgPool2d(Layer):
         return x.mean(axis=(1, 2)), x.shape
 
     def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
-        N, H, W, C = x_shape
         dx = env.arena.empty(x_shape, dy.dtype)
-        dx[...] = (dy / (H * W)).reshape(N, 1, 1, C)
+        dx[...] = dy[:, None, None] / (x_shape[1] * x_shape[2])
         return dx

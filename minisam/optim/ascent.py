@@ -105,17 +105,17 @@ class Friendly(Checked):
     the paper finds to be the part of ε̂ that helps. g, m and d are (P,).
 
     Raises:
-        ValueError: a negative sigma, lambda_ outside [0, 1).
+        ValueError: a negative sigma, lmbda outside [0, 1).
 
-    >>> Friendly(sigma=1.0, lambda_=0.6)(np.zeros(2), np.array([1.0, 2.0]))[0].round(6).tolist()
+    >>> Friendly(sigma=1.0, lmbda=0.6)(np.zeros(2), np.array([1.0, 2.0]))[0].round(6).tolist()
     [0.6, 1.2]
     """
 
     sigma: NonNegative = 1.0
-    lambda_: BelowOne = 0.6
+    lmbda: BelowOne = 0.6
     m: Array | float = field(default=0.0, init=False)
 
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
-        self.m = float(self.lambda_) * self.m + (1 - float(self.lambda_)) * g
+        self.m = float(self.lmbda) * self.m + (1 - float(self.lmbda)) * g
         d = g - float(self.sigma) * self.m
         return d, kernels.norm(d)

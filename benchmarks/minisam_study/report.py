@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from minisam.data.synthetic import WARNING
 from minisam.experiments.config import FAMILY
 from minisam.experiments.files import replacing
-from minisam.experiments.plots import in_setting, noise_title, settings
+from minisam_study.plots import in_setting, noise_title, settings
 
-WARNING = "These are SYNTHETIC images, not CIFAR. `minisam data --fetch cifar10` downloads the real ones (162 MB)."
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
 HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
 
@@ -112,7 +112,7 @@ def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray,
     Raises:
         OSError: the folder can't be written.
     """
-    from minisam.experiments import plots  # matplotlib takes a while to import
+    from minisam_study import plots  # matplotlib takes a while to import
 
     pictures = {name: plots.png(draw, results) for name, draw in plots.PICTURES.items()}
     arrays = io.BytesIO()
