@@ -11,7 +11,6 @@ from typing import Any, get_args, get_type_hints
 from minisam_study.recipes import PRESETS
 
 from minisam import __version__
-from minisam.analysis.diagnostics import draw
 from minisam.checks import Count, require
 from minisam.data import DATASETS, Dataset, available, fetch, load
 from minisam.data.synthetic import WARNING
@@ -50,8 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", "Train one network; every choice is an option.", data)
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
-    text = "look inside SAM's steps; keep the picture (diagnostics.png)"
-    picture = Path("diagnostics.png")
+    text, picture = "look inside SAM's steps; keep the picture (diagnostics.png)", Path("diagnostics.png")
     sub.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
     for option in fields(Config):
         _config_option(sub, option, get_type_hints(Config)[option.name])
@@ -119,11 +117,13 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.diagnostics:
+        from minisam_study import plots
+
         for name, value in run.history[-1]["diagnostics"].items():
             numbers = value if isinstance(value, dict) else {"": value}
             print(f"  {name:<15}", ", ".join(f"{key} {number:.4g}".strip() for key, number in numbers.items()))
         with replacing(args.diagnostics) as temporary:
-            draw(run.history).savefig(temporary, dpi=120)
+            plots.diagnostics(run.history).savefig(temporary, dpi=120)
         print(f"Diagnostics of the last epoch above, of all in {args.diagnostics}")
     if args.save:
         model = Model(config, net, run.theta, run.stats, dataset.classes, data.normalisation)

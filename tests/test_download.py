@@ -63,7 +63,7 @@ def cache(tmp_path, monkeypatch):
 def serve(server, cache, monkeypatch):
     def serve(behaviour, md5=MD5):
         url = f"http://127.0.0.1:{server.server_port}/{behaviour}/{FILE}"
-        monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(url, md5))
+        monkeypatch.setitem(download.ARCHIVES, "cifar10", (url, md5))
         return url
 
     return serve
@@ -114,7 +114,7 @@ def test_refused_connection_is_one_clear_line_and_leaves_nothing(cache, monkeypa
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # a port that is taken, and where nobody listens
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{FILE}"
-        monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(url, MD5))
+        monkeypatch.setitem(download.ARCHIVES, "cifar10", (url, MD5))
         with pytest.raises(OSError, match="Failed to establish a new connection") as caught:
             download.fetch("cifar10", progress=False)
     assert str(caught.value).startswith(f"{url}: ")
@@ -128,5 +128,5 @@ def test_unknown_name():
 
 
 def test_archives_are_those_the_reader_looks_for():
-    for name, archive in download.ARCHIVES.items():
-        assert archive.url.rpartition("/")[2] == cifar.LAYOUTS[name][0].archive
+    for name, (url, _) in download.ARCHIVES.items():
+        assert url.rpartition("/")[2] == cifar.LAYOUTS[name][0].archive

@@ -1,6 +1,9 @@
-"""The report's pictures. Colours are Okabe and Ito's, told apart by all common colour visions."""
+"""The pictures of the report and of `minisam train --diagnostics`.
 
-from collections.abc import Callable
+Colours are Okabe and Ito's, told apart by all common colour visions.
+"""
+
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -101,6 +104,30 @@ def curves(results: dict[str, Any]) -> Figure:
         ax.set_xlabel("gradient evaluations (minibatches)")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
+    """What SAM's steps looked like from inside, epoch by epoch: a history of `train(…, diagnostics=True)`."""
+    epochs, found = [record["epoch"] for record in history], [record["diagnostics"] for record in history]
+    panels = {"gradient at w": ("gradient norm", "cosine"), "loss, nats": ("predicted rise", "measured rise")}
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    *lines, shares = figure.subplots(1, 3)
+    for ax, (label, names) in zip(lines, panels.items(), strict=True):
+        for name, colour, style in zip(names, ("#0072B2", "#D55E00"), ("o-", "s--"), strict=True):
+            ax.plot(epochs, [one.get(name, np.nan) for one in found], style, ms=4, color=colour, label=name)
+        ax.axhline(0, color="0.7", lw=1)
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.legend(frameon=False)
+    layers = list(found[0].get("share", {}))
+    shares.set(xlabel="epoch", ylabel="share of ‖ε̂‖² by layer", ylim=(0, 1))
+    if layers:
+        colours = matplotlib.colormaps["cividis"](np.linspace(0, 1, len(layers)))
+        parts = [[one["share"][layer] for one in found] for layer in layers]
+        shares.stackplot(epochs, parts, labels=layers, colors=colours)
+        shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, reverse=True)
+    for ax in figure.axes:
+        ax.locator_params(axis="x", integer=True)
     return figure
 
 

@@ -78,30 +78,6 @@ def _diagnose_climb(climb: Sequence[Call], net: Sequential) -> dict[str, Any]:
     return found
 
 
-def draw(history: Sequence[dict[str, Any]]) -> Any:
-    """A matplotlib figure of a training's diagnoses, epoch by epoch."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    epochs, found = [record["epoch"] for record in history], [record["diagnostics"] for record in history]
-    panels = {"gradient at w": ("gradient norm", "cosine"), "loss, nats": ("predicted rise", "measured rise")}
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    *lines, shares = figure.subplots(1, 3)
-    for ax, (label, names) in zip(lines, panels.items(), strict=True):
-        for name, colour, style in zip(names, ("#0072B2", "#D55E00"), ("o-", "s--"), strict=True):
-            ax.plot(epochs, [one.get(name, np.nan) for one in found], style, ms=4, color=colour, label=name)
-        ax.set(xlabel="epoch", ylabel=label, ylim=(0, None))
-        ax.legend(frameon=False)
-    layers = list(found[0].get("share", {}))
-    shares.set(xlabel="epoch", ylabel="share of ‖ε̂‖² by layer", ylim=(0, 1))
-    if layers:
-        colours = colormaps["cividis"](np.linspace(0, 1, len(layers)))
-        parts = [[one["share"][layer] for one in found] for layer in layers]
-        shares.stackplot(epochs, parts, labels=layers, colors=colours)
-        shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, reverse=True)
-    return figure
-
-
 def mean_diagnosis(diagnoses: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean of each number, over the diagnoses that have it."""
     mean: dict[str, Any] = {}

@@ -6,24 +6,16 @@ the cache is whole: an interrupted download leaves nothing a later run would tru
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from minisam.data.cifar import cache_dir
 
 TIMEOUT = 30.0  # seconds to wait for a connection, and then for each next piece of data
 
 
-class Archive(NamedTuple):
-    """Where an archive is and the MD5 checksum, in hexadecimal, that its authors state."""
-
-    url: str
-    md5: str
-
-
-HOME = "https://www.cs.toronto.edu/~kriz/"  # checksums as on its page cifar.html
-ARCHIVES = {
-    "cifar10": Archive(HOME + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-    "cifar100": Archive(HOME + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+HOME = "https://www.cs.toronto.edu/~kriz/"
+ARCHIVES = {  # where they are, and the MD5 checksums that its page cifar.html states
+    "cifar10": (HOME + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    "cifar100": (HOME + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
 }
 
 

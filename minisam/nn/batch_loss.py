@@ -62,5 +62,7 @@ class BatchLoss:
 
     def split(self, m: int) -> "list[BatchLoss]":
         require("micro-batch size m", m, Count)
+        if m >= self.n:
+            return [self]  # with the same masks
         parts = [(slice(i, i + m), self.key and (*self.key, i)) for i in range(0, self.n, m)]
         return [replace(self, x=self.x[part], y=self.y[part], key=key) for part, key in parts]

@@ -42,19 +42,15 @@ class Conv2d(Layer):
             raise ValueError(f'Conv2d padding must be one or two integers ≥ 0 or "same", got {self.padding!r}')
 
     @property
-    def _kernel(self) -> tuple[int, int]:
-        return _pair(self.size)
-
-    @property
     def param_shapes(self) -> dict[str, Shape]:
-        return {"W": (*self._kernel, self.c_in, self.c_out), "b": (self.c_out,)}
+        return {"W": (*_pair(self.size), self.c_in, self.c_out), "b": (self.c_out,)}
 
     def init(self, params, rng):
         he_normal(params, rng)
 
     def _geometry(self, image: Shape) -> tuple[Shape, tuple[int, int]]:
         """(H_out, W_out) and the zeros (above, before) the image."""
-        axes = zip(image, self._kernel, _pair(self.padding), strict=True)
+        axes = zip(image, _pair(self.size), _pair(self.padding), strict=True)
         sizes, zeros = zip(*(self._along(*axis) for axis in axes), strict=True)
         return sizes, (zeros[0], zeros[1])
 
@@ -70,13 +66,13 @@ class Conv2d(Layer):
             raise self.refuse(f"(N, H, W, {self.c_in})", input_shape)
         sizes, _ = self._geometry(input_shape[:2])
         if min(sizes) < 1:
-            axes = zip(self._kernel, _pair(self.padding), strict=True)
+            axes = zip(_pair(self.size), _pair(self.padding), strict=True)
             H, W = (1 if pad == "same" else k - 2 * pad for k, pad in axes)
             raise self.refuse(f"(N, H ≥ {H}, W ≥ {W}, {self.c_in})", input_shape)
         return (*sizes, self.c_out)
 
     def multiply_adds(self, input_shape):
-        kH, kW = self._kernel
+        kH, kW = _pair(self.size)
         return math.prod(self.output_shape(input_shape)) * kH * kW * self.c_in
 
     def forward(self, params, x, env):

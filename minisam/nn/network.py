@@ -41,21 +41,12 @@ class Sequential:
         self.chain = Chain(tuple(layers))
         self.layers = self.chain.layers
         self.shapes = self.chain.shapes(input_shape)
+        self.input_shape, self.output_shape = self.shapes[0], self.shapes[-1]  # of one example
         sizes = [sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers]
         ends = np.cumsum([0, *sizes]).tolist()
         self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]  # of theta, a layer each
         self.n_params: int = ends[-1]
         self.n_stats = len(self.init_stats())  # running statistics, of BatchNorm
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of one input."""
-        return self.shapes[0]
-
-    @property
-    def output_shape(self) -> Shape:
-        """Shape of one output."""
-        return self.shapes[-1]
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
         """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""

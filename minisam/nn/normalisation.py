@@ -1,6 +1,7 @@
 """BatchNorm: activations with mean 0 and variance 1 over the batch, channel by channel."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from minisam.checks import Count, Positive
 from minisam.kernels.threads import parallel
 from minisam.nn.layer import Array, Layer
 
-_ROWS = 1 << 13  # that a thread takes at once
+_BLOCK = 1 << 16  # numbers that a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -49,48 +50,59 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, params, x, env):
-        gamma, beta = params
-        rows, n = x.reshape(-1, self.channels), math.prod(x.shape[:-1])
+        rows, n = self._rows(x), x.size // self.channels
         if env.running is None:
-            mean = _sum(lambda i, j: rows[i:j].sum(axis=0), n) / n
-            var = _sum(lambda i, j: np.square(rows[i:j] - mean).sum(axis=0), n) / n
+            mean = self._sum(lambda i, j: rows[i:j], rows) / n
+            wide = self._wide(mean, rows)
+            var = self._sum(lambda i, j: np.square(rows[i:j] - wide), rows) / n
             env.stats += [mean, var * (n / max(n - 1, 1))]
         else:
             mean, var, env.running = np.split(env.running.astype(x.dtype), [self.channels, 2 * self.channels])
         inverse_std = 1 / np.sqrt(var + self.eps)
+        mean, scale, gamma, beta = (self._wide(v, rows) for v in (mean, inverse_std, *params))
         x_hat, y = (env.arena.empty(rows.shape, x.dtype) for _ in range(2))
 
         def normalise(i: int, j: int) -> None:
             np.subtract(rows[i:j], mean, out=x_hat[i:j])
-            x_hat[i:j] *= inverse_std
+            x_hat[i:j] *= scale
             np.multiply(x_hat[i:j], gamma, out=y[i:j])
             y[i:j] += beta
 
-        parallel(normalise, n, _ROWS)
-        return y.reshape(x.shape), (x_hat, inverse_std, env.running is None)
+        parallel(normalise, len(rows), self._run(rows))
+        return y.reshape(x.shape), (x_hat, inverse_std, n if env.running is None else math.inf)
 
     def backward(self, params, cache, dy, grads, env, wants_dx=True):
-        """With batch statistics, which depend on x as well,
+        """With batch statistics, which depend on x as well (with running ones, 1 / n counts as 0),
 
-        dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), summed over the batch.
+        dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), the sums over the batch.
         """
-        (gamma, _), (dgamma, dbeta), (x_hat, inverse_std, of_batch) = params, grads, cache
-        rows, n = dy.reshape(x_hat.shape), len(x_hat)
-        dbeta[...] = _sum(lambda i, j: rows[i:j].sum(axis=0), n)
-        dgamma[...] = _sum(lambda i, j: (rows[i:j] * x_hat[i:j]).sum(axis=0), n)
-        dx = env.arena.empty(rows.shape, dy.dtype)
+        x_hat, inverse_std, n = cache
+        rows, dx = dy.reshape(x_hat.shape), env.arena.empty(x_hat.shape, dy.dtype)
+        grads[0][...] = dgamma = self._sum(lambda i, j: rows[i:j] * x_hat[i:j], rows)
+        grads[1][...] = dbeta = self._sum(lambda i, j: rows[i:j], rows)
+        scale, slope, shift = (self._wide(v, rows) for v in (params[0] * inverse_std, dgamma / n, dbeta / n))
 
         def part(i: int, j: int) -> None:
-            dx[i:j] = rows[i:j]
-            if of_batch:
-                dx[i:j] -= dbeta / n
-                dx[i:j] -= x_hat[i:j] * (dgamma / n)
-            dx[i:j] *= gamma * inverse_std
+            np.multiply(x_hat[i:j], slope, out=dx[i:j])
+            np.subtract(rows[i:j], dx[i:j], out=dx[i:j])
+            dx[i:j] -= shift
+            dx[i:j] *= scale
 
-        parallel(part, n, _ROWS)
+        parallel(part, len(rows), self._run(rows))
         return dx.reshape(dy.shape)
 
+    # Loops over C numbers would be short: an image's row, W·C numbers, is taken at once.
 
-def _sum(part, n: int) -> Array:
-    """Σ part(start, stop) over runs of rows, the runs in order."""
-    return np.sum(parallel(part, n, _ROWS), axis=0)
+    def _rows(self, x: Array) -> Array:
+        return x.reshape(-1, math.prod(x.shape[-2:]) if x.ndim > 2 else self.channels)
+
+    def _wide(self, v: Array, rows: Array) -> Array:
+        return np.tile(v, rows.shape[1] // self.channels)
+
+    def _run(self, rows: Array) -> int:
+        return max(1, _BLOCK // rows.shape[1])
+
+    def _sum(self, part: Callable[[int, int], Array], rows: Array) -> Array:
+        """Σ over the batch of what part gives for some rows, in blocks, and those in order."""
+        partial = parallel(lambda i, j: part(i, j).sum(axis=0), len(rows), self._run(rows))
+        return np.sum(partial, axis=0).reshape(-1, self.channels).sum(axis=0)

@@ -1,0 +1,206 @@
+"""What every implementation of SAM must hold, each as a function that asserts it.
+
+A property is handed what it is to judge: `sam`, called as sam(base, rho), returns an optimizer.
+It knows nothing of how that is written, so it judges the right and the wrong ones alike.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+
+import numpy as np
+from hypothesis import Phase, given, settings
+from strategies import seeds
+
+from minisam.analysis.toy import Bowl
+from minisam.nn import BatchLoss, BatchNorm, Dropout, Linear, Sequential, Tanh
+from minisam.optim import GD, SAM, Momentum
+
+RHO = 0.3
+PLAIN = Sequential([Linear(3, 8), Tanh(), Linear(8, 3)], (3,))
+NORMALISED = Sequential([Linear(3, 8), BatchNorm(8), Tanh(), Linear(8, 3)], (3,))
+DROPPED_OUT = Sequential([Linear(3, 8), Tanh(), Dropout(0.5), Linear(8, 3)], (3,))
+
+
+class Watched(BatchLoss):
+    """A batch that remembers where it was evaluated."""
+
+    points: tuple[np.ndarray, ...] = ()
+
+    def __call__(self, theta):
+        self.points = (*self.points, theta.copy())
+        return super().__call__(theta)
+
+
+def example(seed: int, net: Sequential = PLAIN, dtype: type = np.float64):
+    """A theta as training starts from, every bias 0, and a batch of 8 examples."""
+    rng = np.random.default_rng(seed)
+    theta, x, y = net.init(rng, dtype), rng.standard_normal((8, 3)).astype(dtype), rng.integers(3, size=8)
+    return theta, Watched(net, x, y, key=(seed,))
+
+
+def for_all_seeds(check: Callable) -> Callable:
+    """Turn check(sam, seed) into property(sam), which tries many seeds."""
+
+    @wraps(check)
+    def for_these(sam) -> None:
+        # An animal's failure is expected: nothing to shrink, to store or to report in detail.
+        @settings(max_examples=10, deadline=None, phases=[Phase.generate], database=None, report_multiple_bugs=False)
+        @given(seed=seeds)
+        def holds(seed: int) -> None:
+            check(sam, seed)
+
+        holds()
+
+    return for_these
+
+
+# --- the perturbation -----------------------------------------------------------------------------
+
+
+@for_all_seeds
+def perturbation_has_length_rho(sam, seed):
+    """‖ε̂‖₂ = ρ over all parameters together, whatever the length of the gradient."""
+    theta, batch = example(seed)
+    sam(GD(lr=0.1), RHO).gradient(theta, batch)
+    w, worst = batch.points
+    np.testing.assert_allclose(np.linalg.norm(worst - w), RHO, rtol=1e-9)
+
+
+@for_all_seeds
+def zero_weights_are_perturbed(sam, seed):
+    """Every weight that has a gradient climbs, one at 0 too, such as a bias at the start."""
+    theta, batch = example(seed)
+    at_theta, _ = sam(GD(lr=0.1), RHO).gradient(theta, batch)
+    w, worst = batch.points
+    assert np.array_equal(worst != w, at_theta.grad != 0)
+
+
+def zero_gradient_is_survived(sam):
+    """Where the gradient vanishes there is nowhere to climb: ε̂ = 0, and theta stays."""
+    theta = np.zeros(3)
+    sam(GD(lr=0.1), RHO).step(theta, Bowl([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(theta, 0)
+
+
+# --- the gradient ---------------------------------------------------------------------------------
+
+
+@for_all_seeds
+def gradient_is_that_at_the_perturbed_weights(sam, seed):
+    """On ½ θᵀHθ the gradient at w + ε̂ has a closed form, Hw + ρ H²w / ‖Hw‖."""
+    rng = np.random.default_rng(seed)
+    h, w = rng.uniform(0.1, 10, 5), rng.standard_normal(5)
+    _, g = sam(GD(lr=0.1), RHO).gradient(w.copy(), Bowl(h))
+    np.testing.assert_allclose(g, h * w + RHO * h**2 * w / np.linalg.norm(h * w), rtol=1e-12)
+
+
+@for_all_seeds
+def both_passes_see_the_same_function(sam, seed):
+    """As ρ → 0 SAM's gradient tends to that at w, dropout or not."""
+    theta, batch = example(seed, DROPPED_OUT)
+    at_theta, g = sam(GD(lr=0.1), 1e-7).gradient(theta, batch)
+    np.testing.assert_allclose(g, at_theta.grad, atol=1e-5)
+
+
+@for_all_seeds
+def micro_batches_are_averaged(sam, seed):
+    """Where all examples are the same, every micro-batch is like the whole: m-SAM is SAM."""
+    theta, batch = example(seed)
+    same = BatchLoss(PLAIN, batch.x[[0] * 8], batch.y[[0] * 8])
+    _, g = sam(GD(lr=0.1), RHO).gradient(theta, same)
+    np.testing.assert_allclose(g, SAM(GD(lr=0.1), RHO).gradient(theta, same)[1], atol=1e-12)
+
+
+# --- the update -----------------------------------------------------------------------------------
+
+
+@for_all_seeds
+def momentum_sees_one_gradient_a_step(sam, seed):
+    """v ← μ v + ∇L(w + ε̂), and nothing else enters v."""
+    rng = np.random.default_rng(seed)
+    h, w, v = rng.uniform(0.1, 2, 5), rng.standard_normal(5), np.zeros(5)
+    theta, optimizer = w.copy(), sam(Momentum(lr=0.01, momentum=0.9), RHO)
+    for _ in range(3):
+        optimizer.step(theta, Bowl(h))
+        v = 0.9 * v + h * w + RHO * h**2 * w / np.linalg.norm(h * w)
+        w = w - 0.01 * v
+    np.testing.assert_allclose(theta, w, atol=1e-12)
+
+
+@for_all_seeds
+def weights_decay_once(sam, seed):
+    """Where the loss is flat only weight decay is left: θ ← (1 - lr λ) θ."""
+    w = np.random.default_rng(seed).standard_normal(5)
+    theta, flat = w.copy(), Bowl(np.zeros(5))
+    sam(GD(lr=0.1, weight_decay=0.5), RHO).step(theta, flat)
+    np.testing.assert_allclose(theta, (1 - 0.1 * 0.5) * w, rtol=1e-12)
+
+
+# --- what is left behind --------------------------------------------------------------------------
+
+
+@for_all_seeds
+def theta_is_restored_bit_for_bit(sam, seed):
+    """After the two passes, and before the update, theta is w to the last bit."""
+    theta, batch = example(seed, dtype=np.float32)
+    w = theta.tobytes()
+    sam(GD(lr=0.1), RHO).gradient(theta, batch)
+    assert theta.tobytes() == w
+
+
+class Interrupted(Exception):
+    """Ctrl-C, no memory, a server that goes down."""
+
+
+class Interrupting(Watched):
+    """A batch whose second evaluation does not come to its end."""
+
+    def __call__(self, theta):
+        said = super().__call__(theta)
+        if len(self.points) == 2:
+            raise Interrupted
+        return said
+
+
+@for_all_seeds
+def theta_is_w_whenever_training_stops(sam, seed):
+    """An exception in the second pass, with a checkpoint saved on the way out, finds theta = w."""
+    theta, batch = example(seed)
+    w = theta.copy()
+    try:
+        sam(GD(lr=0.1), RHO).step(theta, Interrupting(batch.net, batch.x, batch.y, key=batch.key))
+    except Interrupted:
+        np.testing.assert_array_equal(theta, w)
+    else:
+        raise AssertionError("there was no second pass")
+
+
+@for_all_seeds
+def loss_is_reported_at_w(sam, seed):
+    """The loss and the accuracy that a step returns are those at w."""
+    theta, batch = example(seed)
+    at_w = batch(theta)
+    reported = sam(GD(lr=0.1), RHO).step(theta, batch)
+    assert (reported.loss, reported.accuracy) == (at_w.loss, at_w.accuracy)
+
+
+@for_all_seeds
+def running_statistics_are_those_at_w(train_step, seed):
+    """BatchNorm's running statistics move once a step, towards those of the batch at w."""
+    theta, batch = example(seed, NORMALISED)
+    stats = NORMALISED.init_stats(np.float64)
+    expected = stats + BatchNorm.MOMENTUM * (batch(theta).stats - stats)
+    train_step(SAM(GD(lr=0.1), RHO), theta, stats, batch)
+    np.testing.assert_allclose(stats, expected, rtol=1e-12)
+
+
+# --- and what catches none of them ----------------------------------------------------------------
+
+
+def loss_goes_down(sam):
+    """A hundred steps halve the loss on a batch."""
+    theta, batch = example(0)
+    before, optimizer = batch(theta).loss, sam(GD(lr=0.1), 0.05)
+    for _ in range(100):
+        optimizer.step(theta, batch)
+    assert batch(theta).loss < before / 2

@@ -1,0 +1,175 @@
+"""SAM's family: each ascent maximises gᵀε over its ball, and each member is SAM where it should be."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import seeds
+
+from minisam.analysis.toy import Bowl
+from minisam.nn import BatchLoss, BatchNorm, Conv2d, Dropout, Flatten, Linear, ReLU, Residual, Sequential
+from minisam.optim import (
+    GD,
+    GSAM,
+    SAM,
+    Adaptive,
+    Ball,
+    Clipped,
+    Every,
+    Friendly,
+    Late,
+    LookSAM,
+    MicroBatched,
+    Momentum,
+    RandomDirection,
+)  # fmt: skip
+
+NET = Sequential(
+    [
+        Conv2d(1, 2, 3),
+        BatchNorm(2),
+        ReLU(),
+        Residual((Conv2d(2, 2, 3), BatchNorm(2))),
+        Flatten(),
+        Dropout(),
+        Linear(18, 3),
+    ],
+    (3, 3, 1),
+)
+ASCENTS = {
+    "L1": Ball(1),
+    "L2": Ball(2),
+    "L3": Ball(3),
+    "L∞": Ball(math.inf),
+    "ASAM": Adaptive(),
+    "random": RandomDirection(),
+}
+MEMBERS = {
+    **{name: lambda base, rho, ascent=ascent: SAM(base, rho, ascent) for name, ascent in ASCENTS.items()},
+    "several ascents": lambda base, rho: SAM(base, rho, ascent_steps=3),
+    "Friendly": lambda base, rho: SAM(base, rho, Friendly()),
+    "GSAM": GSAM,
+    "LookSAM": LookSAM,
+    "m-SAM": lambda base, rho: MicroBatched(SAM(base, rho), m=100),
+}
+every_member = pytest.mark.parametrize("make", MEMBERS.values(), ids=MEMBERS)
+
+
+def batch_of(seed, step=0, n=8):
+    rng = np.random.default_rng([seed, step])
+    x = rng.standard_normal((n, *NET.input_shape)).astype(np.float32)
+    return BatchLoss(NET, x, rng.integers(3, size=n), key=(seed, step))
+
+
+def train(optimizer, steps, seed=0):
+    theta = NET.init(np.random.default_rng(seed))
+    losses = [optimizer.step(theta, batch_of(seed, step)).loss for step in range(steps)]
+    return theta, losses
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 10, math.inf])
+@given(seed=seeds, size=st.integers(1, 20))
+def test_a_ball_is_climbed_where_the_slope_is_steepest(p, seed, size):
+    """‖ε̂‖ₚ = ρ and gᵀε̂ = ρ‖g‖_q: Hölder's bound, so no other ε of that length rises more."""
+    g = np.random.default_rng(seed).standard_normal(size)
+    direction, length = Ball(p)(g, g)
+    q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
+    assert np.linalg.norm(direction / length, p) == pytest.approx(1)
+    assert g @ direction / length == pytest.approx(np.linalg.norm(g, q))
+
+
+@given(seed=seeds, eta=st.floats(0.01, 1))
+def test_asam_climbs_the_ball_of_the_scaled_weights(seed, eta):
+    theta, g = np.random.default_rng(seed).standard_normal((2, 9))
+    direction, length = Adaptive(eta)(theta, g)
+    T = np.abs(theta) + eta
+    assert np.linalg.norm(direction / length / T) == pytest.approx(1)
+    assert g @ direction / length == pytest.approx(np.linalg.norm(T * g))
+
+
+@every_member
+def test_with_rho_0_a_member_is_its_base_bit_for_bit(make):
+    theta, losses = train(make(Momentum(lr=0.05, weight_decay=1e-3), 0.0), 50)
+    expected, of_base = train(Momentum(lr=0.05, weight_decay=1e-3), 50)
+    assert theta.tobytes() == expected.tobytes()
+    assert losses == of_base
+
+
+@pytest.mark.parametrize("member", [SAM, GSAM, LookSAM])
+def test_a_second_pass_at_the_same_place_changes_no_bit(member):
+    """BatchNorm and Dropout included: the second pass is the same function."""
+    here = lambda theta, g, step: (np.zeros_like(g), 1.0)  # noqa: E731
+    theta, losses = train(member(Momentum(lr=0.05), 0.1, here), 50)
+    expected, of_base = train(Momentum(lr=0.05), 50)
+    assert theta.tobytes() == expected.tobytes()
+    assert losses == of_base
+
+
+@every_member
+def test_without_a_gradient_nothing_moves(make):
+    theta = np.zeros(3)
+    optimizer = make(GD(lr=0.1), 0.5)
+    for _ in range(3):
+        optimizer.step(theta, Bowl([1.0, 2.0, 0.0]))
+        theta[:2] = 0  # a random direction climbs out of the bowl's bottom
+    assert np.isfinite(theta).all()
+    assert theta[2] == 0
+
+
+def test_limits_in_which_members_are_sam():
+    base = lambda: Momentum(lr=0.05)  # noqa: E731
+    theta, _ = train(SAM(base(), 0.1), 10)
+    same = {
+        "m is the batch": MicroBatched(SAM(base(), 0.1), m=8),
+        "every step": SAM(base(), Every(1, 0.1)),
+        "from the start": SAM(base(), Late(0, 0.1)),
+        "LookSAM, k = 1": LookSAM(base(), 0.1, k=1),
+        "one ascent": SAM(base(), 0.1, ascent_steps=1),
+        "wide clipping": SAM(Clipped(base(), 1e9), 0.1),
+    }
+    for name, optimizer in same.items():
+        assert np.array_equal(train(optimizer, 10)[0], theta), name
+    for almost in (GSAM(base(), 0.1, alpha=0), SAM(base(), 0.1, Friendly(sigma=0))):
+        np.testing.assert_allclose(train(almost, 10)[0], theta, atol=1e-6)
+    different = (
+        LookSAM(base(), 0.1, k=2),
+        GSAM(base(), 0.1),
+        SAM(base(), Every(2, 0.1)),
+        MicroBatched(SAM(base(), 0.1), 4),
+    )
+    assert all(np.abs(train(other, 10)[0] - theta).max() > 1e-4 for other in different)
+
+
+@given(seed=seeds, rho=st.floats(0.01, 1))
+@settings(max_examples=20)
+def test_closed_forms_on_a_quadratic(seed, rho):
+    """∇L(w + ε̂) = H (w + ε̂), with every member's ε̂ and combination written out."""
+    rng = np.random.default_rng(seed)
+    h, theta = rng.uniform(0.5, 3, 5), rng.standard_normal(5)
+    g, bowl = h * theta, Bowl(h)
+    sam = h * (theta + rho * g / np.linalg.norm(g))
+    T = np.abs(theta) + 0.1
+    expected = [
+        (SAM(GD(0.1), rho), sam),
+        (SAM(GD(0.1), rho, Ball(math.inf)), h * (theta + rho * np.sign(g))),
+        (SAM(GD(0.1), rho, Adaptive(0.1)), h * (theta + rho * T**2 * g / np.linalg.norm(T * g))),
+        (SAM(GD(0.1), rho, Friendly(1.0, 0.6)), sam),  # d = 0.6 g at first
+        (GSAM(GD(0.1), rho, alpha=0.3), sam - 0.3 * (g - (g @ sam) / (sam @ sam) * sam)),
+    ]
+    for optimizer, gradient in expected:
+        np.testing.assert_allclose(optimizer.gradient(theta, bowl)[1], gradient, rtol=1e-9)
+    look = LookSAM(GD(0.1), rho, k=2, alpha=0.7)
+    look.gradient(theta, bowl)
+    look.t = 1
+    pull = sam - (sam @ g) / (g @ g) * g
+    np.testing.assert_allclose(
+        look.gradient(theta, bowl)[1], g + 0.7 * np.linalg.norm(g) / np.linalg.norm(pull) * pull, rtol=1e-6
+    )
+
+
+def test_clipping_sees_the_gradient_that_is_followed():
+    theta = np.array([3.0, 4.0])
+    SAM(Clipped(GD(lr=1.0), max_norm=0.5), rho=5.0).step(theta, Bowl([1.0, 1.0]))  # ∇L(6, 8) = (6, 8)
+    np.testing.assert_allclose(theta, [2.7, 3.6])
