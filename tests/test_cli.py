@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minisam.cli import main
 from minisam.data import cifar, synthetic
+from minisam.experiments.config import FAMILY
 
 COMMAND = [sys.executable, "-m", "minisam.cli"]
 
@@ -160,3 +162,28 @@ def test_ctrl_c_ends_quietly_and_writes_nothing(tmp_path, jobs):
     assert "Traceback" not in err
     assert not any((tmp_path / "out").iterdir())
     assert time.monotonic() - started < 30  # it did not finish the sweep first
+
+
+@pytest.mark.parametrize("optimizer", FAMILY)
+def test_every_member_trains_with_diagnostics(tmp_path, archive, optimizer, capsys):
+    common = ["--dataset", "cifar10", "--data-dir", str(archive), "--n-train", "100", "--epochs", "1"]
+    assert main(["train", *common, "--optimizer", optimizer, "--diagnostics", "inside.png"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("gradient norm", "cosine", "predicted rise", "measured rise", "share"))
+    assert Path("inside.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--optimizer momentum --rho 0.1", "rho is for sam, .*, got optimizer momentum"),
+        ("--optimizer sam --alpha 0.1", "alpha is for gsam, looksam, got optimizer sam"),
+        ("--optimizer asam --p inf", "p is for sam, gsam, looksam, got optimizer asam"),
+        ("--optimizer sam --p 0.5", "p must be a number ≥ 1 or infinity, got 0.5"),
+        ("--optimizer friendly-sam --ascent-steps 2", "ascent_steps is for .*, got optimizer friendly-sam"),
+        ("--optimizer looksam --m 8", "m is for .*, got optimizer looksam"),
+    ],
+)
+def test_options_of_another_optimizer_are_refused(words, message, capsys):
+    assert main(["train", *words.split()]) == 1
+    assert re.search(message, capsys.readouterr().err)
