@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
+from minisam.analysis.diagnostics import Recorded
 from minisam.analysis.toy import Bowl
-from minisam.nn import BatchLoss, BatchNorm, Conv2d, Dropout, Flatten, Linear, ReLU, Residual, Sequential
+from minisam.nn import BatchLoss, BatchNorm, Conv2d, Dropout, Flatten, Linear, ReLU, Residual, Sequential, Tanh
 from minisam.optim import (
     GD,
     GSAM,
@@ -38,6 +39,7 @@ NET = Sequential(
     ],
     (3, 3, 1),
 )
+NET_SMOOTH = Sequential([Linear(4, 5), Tanh(), Linear(5, 3)], (4,))
 ASCENTS = {
     "L1": Ball(1),
     "L2": Ball(2),
@@ -87,6 +89,31 @@ def test_asam_climbs_the_ball_of_the_scaled_weights(seed, eta):
     T = np.abs(theta) + eta
     assert np.linalg.norm(direction / length / T) == pytest.approx(1)
     assert g @ direction / length == pytest.approx(np.linalg.norm(T * g))
+
+
+@pytest.mark.parametrize("name", ["L1", "L2", "L3", "L∞", "ASAM"])
+@given(seed=seeds)
+@settings(max_examples=20)
+def test_for_small_rho_the_loss_rises_by_rho_times_the_dual_norm(name, seed):
+    """L(θ + ε̂) - L(θ) = ρ max gᵀε/ρ + O(ρ²): halving ρ halves the relative error."""
+    rng = np.random.default_rng(seed)
+    theta = rng.standard_normal(NET_SMOOTH.n_params)
+    batch = BatchLoss(NET_SMOOTH, rng.standard_normal((8, 4)), rng.integers(3, size=8))
+    here, T = batch(theta), np.abs(theta) + ASCENTS["ASAM"].eta
+    dual = {
+        "L1": np.linalg.norm(here.grad, math.inf),
+        "L2": np.linalg.norm(here.grad),
+        "L3": np.linalg.norm(here.grad, 1.5),
+        "L∞": np.linalg.norm(here.grad, 1),
+        "ASAM": np.linalg.norm(T * here.grad),
+    }[name]
+    errors = []
+    for rho in (1e-4, 5e-5):
+        recorded = Recorded(batch)
+        SAM(GD(lr=0.1), rho, ASCENTS[name]).gradient(theta, recorded)
+        errors.append((recorded.calls[-1][1].loss - here.loss) / (rho * dual) - 1)
+    assert abs(errors[1]) < 0.02
+    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.05, abs=1e-5)
 
 
 @every_member
