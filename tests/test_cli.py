@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minisam_study.cli import main
 
-from minisam.cli import main
 from minisam.data import cifar, synthetic
 from minisam.experiments.config import FAMILY
 
-COMMAND = [sys.executable, "-m", "minisam.cli"]
+COMMAND = [sys.executable, "-m", "minisam_study.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
 
 def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     monkeypatch.setenv("MINISAM_DATA", str(archive))
-    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny()})
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny()})
     assert main(["reproduce", "--preset", "smoke", "--out", "out", "--seeds", "2"]) == 0
     captured = capsys.readouterr()
     assert "SYNTHETIC" not in captured.out + captured.err
@@ -92,7 +92,7 @@ def tiny():
 
 
 def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("minisam.cli.PRESETS", {"quick": tiny()})
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"quick": tiny()})
     assert main(["reproduce"]) == 0
     captured = capsys.readouterr()
     folder = tmp_path / "minisam-results" / "synthetic-quick"

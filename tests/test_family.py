@@ -82,6 +82,15 @@ def test_a_ball_is_climbed_where_the_slope_is_steepest(p, seed, size):
     assert g @ direction / length == pytest.approx(np.linalg.norm(g, q))
 
 
+@pytest.mark.parametrize("p", [1.1, 1.5, 3, math.inf])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_ball_of_any_p_bears_tiny_and_huge_gradients(p, scale):
+    """In float32, where scale² is 0 or infinite."""
+    g = np.array([1, -2, 3], np.float32)
+    (direction, length), (expected, of_expected) = Ball(p)(g, g * np.float32(scale)), Ball(p)(g, g)
+    np.testing.assert_allclose(direction / length, expected / of_expected, rtol=1e-5)
+
+
 @given(seed=seeds, eta=st.floats(0.01, 1))
 def test_asam_climbs_the_ball_of_the_scaled_weights(seed, eta):
     theta, g = np.random.default_rng(seed).standard_normal((2, 9))

@@ -130,6 +130,22 @@ def some_shape(d):
     return d.draw(st.sampled_from([(d.length(),), (3, 5), (2, 3, 4, 5), (2, 190, 200, 1)]))
 
 
+def rows_of_channels(d):
+    rows = d.draw(st.sampled_from([(7,), (2, 3, 4), (70_001,)]))
+    return (*rows, d.integer(1, 5))
+
+
+def channel_sums(d):
+    shape = rows_of_channels(d)
+    return {"x": d.array(*shape), "shift": d.array(shape[-1]), "y": d.array(*shape)}
+
+
+def channel_affine(d):
+    shape = rows_of_channels(d)
+    per_channel = {name: d.array(shape[-1]) if d.draw(st.booleans()) else d.number() for name in "abc"}
+    return {"x": d.array(*shape), "y": d.array(*shape), **per_channel, "out": d.blank(*shape)}
+
+
 def relu(d):
     shape = some_shape(d)
     return {"x": d.array(*shape), "out": d.blank(*shape)}
@@ -173,6 +189,7 @@ ARGUMENTS = {
     for function in (
         *(matmul, conv2d, conv2d_weight_grad, conv2d_input_grad),
         *(max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad),
+        *(channel_sums, channel_affine),
         *(relu, relu_grad, dot, norm, add_scaled, momentum_update, adam_update),
     )
 }
@@ -352,7 +369,9 @@ def test_other_dtypes_are_refused(dtype):
         kernels.relu_grad(np.ones(3, dtype), np.ones(3, dtype), np.empty(3, dtype))
 
 
-def test_vectors_of_different_lengths_are_refused():
+def test_arrays_of_different_lengths_are_refused():
     """Compiled loops do not check their bounds."""
+    with pytest.raises(ValueError, match=r"one shape, got \[\(3, 2\), \(2, 2\)\]"):
+        kernels.channel_sums(np.ones((3, 2)), np.ones(2), np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"one length, got \[3, 3, 2\]"):
         kernels.add_scaled(np.ones(3), 1.0, np.ones(2), np.empty(3))

@@ -11,7 +11,7 @@ from strategies import LAYERS, any_layer, convolutions, dtypes, images, pools, s
 
 from minisam import nn
 from minisam.analysis.gradcheck import gradcheck
-from minisam.nn import AvgPool2d, Conv2d, Env, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Tanh
+from minisam.nn import AvgPool2d, BatchNorm, Conv2d, Env, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Tanh
 
 TOLERANCE = 1e-5  # a wrong gradient is off by about 1
 
@@ -141,6 +141,34 @@ def windows(x, size, stride):
         if top % stride == left % stride == 0:
             place = n, top // stride, left // stride, k
             yield place, x[n, top : top + size, left : left + size, k]
+
+
+@given(shape=images(5), batch_size=st.integers(2, 4), seed=seeds)
+def test_batch_norm_is_its_definition(shape, batch_size, seed):
+    layer = BatchNorm(shape[2], eps=1e-3)
+    x, (gamma, beta), _ = arrays(layer, shape, batch_size, seed)
+    env = Env()
+    y, _ = layer.forward([gamma, beta], x, env)
+    axes, n = (0, 1, 2), x.size // shape[2]
+    mean, var = x.mean(axis=axes), x.var(axis=axes)
+    np.testing.assert_allclose(y, gamma * (x - mean) / np.sqrt(var + 1e-3) + beta, atol=1e-12)
+    np.testing.assert_allclose(env.stats[0], mean, atol=1e-14)
+    np.testing.assert_allclose(env.stats[1], var * n / max(n - 1, 1), atol=1e-14)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3, 1e6, -1e6])
+def test_a_large_mean_does_not_drown_the_variance(offset):
+    """E[x²] - μ² would be off by 1e12 · 1e-7 in float32: no digit of a variance of 1 would be right."""
+    x = (np.random.default_rng(0).standard_normal((64, 8, 8, 3)) + offset).astype(np.float32)
+    x[..., 1] = offset  # a channel without variance
+    exact = x.astype(np.float64)
+    env = Env()
+    y, _ = BatchNorm(3).forward([np.ones(3, np.float32), np.zeros(3, np.float32)], x, env)
+    mean, var = exact.mean(axis=(0, 1, 2)), exact.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(env.stats[1], var * 4096 / 4095, rtol=1e-5, atol=1e-9)
+    expected = (exact - mean) / np.sqrt(var + 1e-5)
+    spacing = np.spacing(np.float32(max(abs(offset), 1))) / np.sqrt(var + 1e-5)  # of x itself, in y's units
+    assert np.all(np.abs(y - expected) <= 4 * spacing + 1e-6)
 
 
 @given(data=st.data(), batch_size=st.integers(1, 2), seed=seeds)

@@ -1,4 +1,5 @@
-"""The study behind `minisam reproduce`: what SAM gains over its baselines, and how sure that is.
+"""What runs the library: the command line, and the study of what SAM gains over its baselines.
 
-Read `recipes` (what is compared), `reproduce` (the runs), `statistics` (the intervals), `report`.
+Read `cli` (the commands); `recipes` (what is compared), `reproduce` (the runs), `statistics` (the
+intervals), `report`.
 """

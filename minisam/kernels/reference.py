@@ -1,7 +1,7 @@
 """Every kernel as plain NumPy, written to be read.
 
-Same names and signatures as the fast twins in `gemm`, `conv` (which hands 3×3 to `winograd`), `pool`
-and `vector`; a test holds each pair equal (average pooling has this version only). Results are
+Same names and signatures as the fast twins in `gemm`, `conv` (which hands 3×3 to `winograd`), `pool`,
+`channel` and `vector`; a test holds each pair equal (average pooling has this version only). Results are
 written into `out`, which the caller allocates. Images are NHWC: x[n, row, column, channel]. A
 convolution's weight is (kH, kW, C_in, C_out). PyTorch's NCHW and OIHW are one transpose away:
 x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
@@ -111,6 +111,21 @@ def avg_pool2d_grad(dy: Array, size: int, stride: int, out: Array) -> Array:
     out[...], share = 0, dy / size**2
     for i, j in np.ndindex(size, size):
         out[:, i : i + stride * H_out : stride, j : j + stride * W_out : stride] += share
+    return out
+
+
+# --- channel --------------------------------------------------------------------------------------
+
+
+def channel_sums(x: Array, shift: Array, y: Array) -> Array:
+    """Σ y and Σ (x - shift) y over all axes but the last, in float64: (2, C) of x and y (N, …, C)."""
+    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]).astype(np.float64)
+    return np.stack([y.sum(axis=0), ((x - shift) * y).sum(axis=0)])
+
+
+def channel_affine(x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array) -> Array:
+    """out = a x + b y + c, with numbers a, b and c for each channel (C,), or one for all."""
+    out[...] = a * x + b * y + c
     return out
 
 

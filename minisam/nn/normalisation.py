@@ -1,17 +1,14 @@
 """BatchNorm: activations with mean 0 and variance 1 over the batch, channel by channel."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from minisam import kernels
 from minisam.checks import Count, Positive
-from minisam.kernels.threads import parallel
-from minisam.nn.layer import Array, Layer
-
-_BLOCK = 1 << 16  # numbers that a thread takes at once
+from minisam.nn.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -50,59 +47,32 @@ class BatchNorm(Layer):
         return input_shape
 
     def forward(self, params, x, env):
-        rows, n = self._rows(x), x.size // self.channels
+        gamma, beta = params
+        n = x.size / self.channels
         if env.running is None:
-            mean = self._sum(lambda i, j: rows[i:j], rows) / n
-            wide = self._wide(mean, rows)
-            var = self._sum(lambda i, j: np.square(rows[i:j] - wide), rows) / n
-            env.stats += [mean, var * (n / max(n - 1, 1))]
+            first = x.reshape(-1, self.channels)[0].astype(np.float64)  # near μ: little cancels below
+            total, products = kernels.channel_sums(x, first, x)
+            mean = total / n
+            var = np.maximum(products / n - mean * (mean - first), 0)  # E[(x - first) x] - μ (μ - first)
+            env.stats += [mean.astype(x.dtype), (var * (n / max(n - 1, 1))).astype(x.dtype)]
         else:
-            mean, var, env.running = np.split(env.running.astype(x.dtype), [self.channels, 2 * self.channels])
+            n = math.inf  # examples that μ and σ² depend on, against this batch's
+            mean, var, env.running = np.split(env.running, [self.channels, 2 * self.channels])
         inverse_std = 1 / np.sqrt(var + self.eps)
-        mean, scale, gamma, beta = (self._wide(v, rows) for v in (mean, inverse_std, *params))
-        x_hat, y = (env.arena.empty(rows.shape, x.dtype) for _ in range(2))
-
-        def normalise(i: int, j: int) -> None:
-            np.subtract(rows[i:j], mean, out=x_hat[i:j])
-            x_hat[i:j] *= scale
-            np.multiply(x_hat[i:j], gamma, out=y[i:j])
-            y[i:j] += beta
-
-        parallel(normalise, len(rows), self._run(rows))
-        return y.reshape(x.shape), (x_hat, inverse_std, n if env.running is None else math.inf)
+        scale = gamma * inverse_std
+        y = env.arena.empty(x.shape, x.dtype)
+        return kernels.channel_affine(x, scale, x, 0, beta - scale * mean, out=y), (x, mean, inverse_std, n)
 
     def backward(self, params, cache, dy, grads, env, wants_dx=True):
-        """With batch statistics, which depend on x as well (with running ones, 1 / n counts as 0),
+        """dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), the sums over the batch:
 
-        dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), the sums over the batch.
+        with batch statistics, which depend on x as well. With running ones 1 / n is 0.
         """
-        x_hat, inverse_std, n = cache
-        rows, dx = dy.reshape(x_hat.shape), env.arena.empty(x_hat.shape, dy.dtype)
-        grads[0][...] = dgamma = self._sum(lambda i, j: rows[i:j] * x_hat[i:j], rows)
-        grads[1][...] = dbeta = self._sum(lambda i, j: rows[i:j], rows)
-        scale, slope, shift = (self._wide(v, rows) for v in (params[0] * inverse_std, dgamma / n, dbeta / n))
-
-        def part(i: int, j: int) -> None:
-            np.multiply(x_hat[i:j], slope, out=dx[i:j])
-            np.subtract(rows[i:j], dx[i:j], out=dx[i:j])
-            dx[i:j] -= shift
-            dx[i:j] *= scale
-
-        parallel(part, len(rows), self._run(rows))
-        return dx.reshape(dy.shape)
-
-    # Loops over C numbers would be short: an image's row, W·C numbers, is taken at once.
-
-    def _rows(self, x: Array) -> Array:
-        return x.reshape(-1, math.prod(x.shape[-2:]) if x.ndim > 2 else self.channels)
-
-    def _wide(self, v: Array, rows: Array) -> Array:
-        return np.tile(v, rows.shape[1] // self.channels)
-
-    def _run(self, rows: Array) -> int:
-        return max(1, _BLOCK // rows.shape[1])
-
-    def _sum(self, part: Callable[[int, int], Array], rows: Array) -> Array:
-        """Σ over the batch of what part gives for some rows, in blocks, and those in order."""
-        partial = parallel(lambda i, j: part(i, j).sum(axis=0), len(rows), self._run(rows))
-        return np.sum(partial, axis=0).reshape(-1, self.channels).sum(axis=0)
+        x, mean, inverse_std, n = cache
+        dbeta, products = kernels.channel_sums(x, mean, dy)
+        dgamma = products * inverse_std
+        grads[0][...], grads[1][...] = dgamma, dbeta
+        scale = params[0] * inverse_std
+        slope = -scale * dgamma * inverse_std / n
+        dx = env.arena.empty(dy.shape, dy.dtype)
+        return kernels.channel_affine(dy, scale, x, slope, -scale * dbeta / n - slope * mean, out=dx)

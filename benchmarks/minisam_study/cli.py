@@ -8,8 +8,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from minisam_study.recipes import PRESETS
-
 from minisam import __version__
 from minisam.checks import Count, require
 from minisam.data import DATASETS, Dataset, available, fetch, load
@@ -20,6 +18,7 @@ from minisam.experiments.files import replacing, require_writable
 from minisam.experiments.train import Prepared, network, train
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
+from minisam_study.recipes import PRESETS
 
 
 def _parser() -> argparse.ArgumentParser:
