@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from minisam_study.config import Config
 from minisam_study.environment import environment
+from minisam_study.files import replacing
 from minisam_study.recipes import NOISY, PRESETS
 from minisam_study.reproduce import run_all
+from minisam_study.train import Run
 
 from minisam.data import Dataset, load, redraw_labels
-from minisam.experiments.config import Config
-from minisam.experiments.files import replacing
-from minisam.experiments.train import Run
 from minisam.kernels import set_threads
 from minisam.rng import Stream, keyed_rng
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from minisam_study.cli import main
+from minisam_study.config import FAMILY
 
 from minisam.data import cifar, synthetic
-from minisam.experiments.config import FAMILY
 
 COMMAND = [sys.executable, "-m", "minisam_study.cli"]
 

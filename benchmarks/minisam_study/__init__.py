@@ -1,5 +1,11 @@
-"""What runs the library: the command line, and the study of what SAM gains over its baselines.
+"""What is done with the library: training runs, the command line, and the study of what SAM gains.
 
-Read `cli` (the commands); `recipes` (what is compared), `reproduce` (the runs), `statistics` (the
-intervals), `report`.
+Read `train` (one run), `config` (its choices), `cli` (the commands); then `recipes` (what is
+compared), `reproduce` (many runs), `statistics` (how sure that is), `report`.
 """
+
+from minisam_study.checkpoint import Model, load_model, save_model
+from minisam_study.config import Config
+from minisam_study.train import Diverged, Prepared, Run, train
+
+__all__ = ["Config", "Diverged", "Model", "Prepared", "Run", "load_model", "save_model", "train"]

@@ -12,13 +12,13 @@ from minisam import __version__
 from minisam.checks import Count, require
 from minisam.data import DATASETS, Dataset, available, fetch, load
 from minisam.data.synthetic import WARNING
-from minisam.experiments.checkpoint import Model, load_model, save_model
-from minisam.experiments.config import Config
-from minisam.experiments.files import replacing, require_writable
-from minisam.experiments.train import Prepared, network, train
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
+from minisam_study.checkpoint import Model, load_model, save_model
+from minisam_study.config import Config
+from minisam_study.files import replacing, require_writable
 from minisam_study.recipes import PRESETS
+from minisam_study.train import Prepared, network, train
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minisam.experiments.config import Config
+from minisam_study.config import Config
 
 RECIPES: dict[str, list[dict[str, Any]]] = json.loads(
     Path(__file__).with_name("recipes.json").read_text(encoding="utf-8")

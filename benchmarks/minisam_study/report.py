@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from minisam.data.synthetic import WARNING
-from minisam.experiments.config import FAMILY
-from minisam.experiments.files import replacing
+from minisam_study.config import FAMILY
+from minisam_study.files import replacing
 from minisam_study.plots import in_setting, noise_title, settings
 
 SAMS = ("SAM(Momentum)", "SAM(Adam)")

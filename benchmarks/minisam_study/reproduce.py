@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from minisam.checks import Count, require
 from minisam.data import Dataset
-from minisam.experiments.config import FAMILY, Config
-from minisam.experiments.train import Diverged, Prepared, Run, train
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.compiled import compile_all
+from minisam_study.config import FAMILY, Config
 from minisam_study.environment import environment
 from minisam_study.recipes import Preset, configs
 from minisam_study.statistics import error_reduction, mean_error
+from minisam_study.train import Diverged, Prepared, Run, train
 
 _data: Prepared  # of a worker process
 

@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from minisam.analysis.diagnostics import Recorded, diagnose, mean_diagnosis
 from minisam.data import Batches, Dataset, Normalisation, redraw_labels
-from minisam.experiments.config import FAMILY, Config, make_optimizer
 from minisam.kernels.compiled import compile_all
 from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntropy, build
 from minisam.objective import Array, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
+from minisam_study.config import FAMILY, Config, make_optimizer
 
 
 class Diverged(ArithmeticError):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from minisam.data import Dataset, Normalisation
-from minisam.experiments.config import Config
-from minisam.experiments.files import replacing
 from minisam.nn import Sequential, build
+from minisam_study.config import Config
+from minisam_study.files import replacing
 
 FORMAT = 2  # 1 had no stats
 _FLOAT32 = np.dtype(np.float32)
