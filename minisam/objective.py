@@ -7,7 +7,7 @@ average several objectives; they are objectives themselves, so they compose with
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 from minisam.checks import Checked, NonNegative
 
 Array = np.ndarray
+HessianMap = Callable[[Array], Array]  # v to H v
 
 __all__ = ["Evaluation", "Mean", "Objective", "Penalised"]
 
@@ -38,6 +39,9 @@ class Objective(Protocol):
 
     def __call__(self, theta: Array) -> Evaluation:
         """Loss and gradient at theta (P,)."""
+
+    def hessian(self, theta: Array) -> HessianMap:
+        """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,)."""
 
     def split(self, m: int) -> "Sequence[Objective]":
         """The same objective as micro-batches of m examples (the last may be smaller)."""
@@ -79,6 +83,10 @@ class Mean:
     def __call__(self, theta: Array) -> Evaluation:
         return Evaluation(*weighted_sum((objective.n / self.n, objective(theta)) for objective in self.objectives))
 
+    def hessian(self, theta: Array) -> HessianMap:
+        terms = [(objective.n / self.n, objective.hessian(theta)) for objective in self.objectives]
+        return lambda v: weighted_sum((weight, [product(v)]) for weight, product in terms)[0]
+
     def split(self, m: int) -> list[Objective]:
         return [part for objective in self.objectives for part in objective.split(m)]
 
@@ -111,6 +119,10 @@ class Penalised(Checked):
             loss=inner.loss + l1 * l1_norm + 0.5 * l2 * float(np.square(theta, dtype=np.float64).sum()),
             grad=inner.grad + l1 * np.sign(theta) + l2 * theta,
         )
+
+    def hessian(self, theta: Array) -> HessianMap:
+        product = self.objective.hessian(theta)
+        return lambda v: product(v) + float(self.l2) * v  # |θ| has no curvature
 
     def split(self, m: int) -> "list[Penalised]":
         return [Penalised(part, self.l1, self.l2) for part in self.objective.split(m)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import LAYERS, any_layer, convolutions, dtypes, images, pools, seeds, spaced
 
 from minisam import nn
-from minisam.analysis.gradcheck import gradcheck
+from minisam.analysis.gradcheck import gradcheck, hvpcheck
 from minisam.nn import AvgPool2d, BatchNorm, Conv2d, Env, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Tanh
 
 TOLERANCE = 1e-5  # a wrong gradient is off by about 1
@@ -55,6 +55,15 @@ def test_gradients_are_right(kind, data, batch_size, seed):
     x, params, rng = arrays(layer, input_shape, batch_size, seed)
     assert gradcheck(layer, x, params, rng) < TOLERANCE
     assert gradcheck(layer, x, params, rng, running_stats(layer, seed)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@given(data=st.data(), batch_size=batch_sizes, seed=seeds)
+def test_tangents_are_right(kind, data, batch_size, seed):
+    layer, input_shape = data.draw(LAYERS[kind])
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    assert hvpcheck(layer, x, params, rng) < 1e-6
+    assert hvpcheck(layer, x, params, rng, running_stats(layer, seed)) < 1e-6
 
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds, dtype=dtypes)

@@ -95,7 +95,7 @@ def test_the_gradient_by_the_inputs_is_right(net, seed):
         assume(kinks(net, theta, x) == here)
         return loss(net.forward(theta, x), y)[0]
 
-    outputs, caches = net.chain.forward(net._views(theta), x, Env())
+    outputs, caches = net.chain.forward(net.views(theta), x, Env())
     grad = np.empty_like(theta)
     dx = net.backward(theta, caches, loss(outputs, y)[1], grad, Env(), wants_dx=True)
     assert relative_error(dx, numerical_gradient(at, x)) < 1e-4
@@ -440,7 +440,7 @@ def test_economy_changes_no_bit(layers, dtype, rng):
     assert net.layers != tuple(layers)
     theta, x, _ = drawn(net, rng, 3, dtype)
     before = x.copy()
-    outputs, caches = net.chain.forward(net._views(theta), x, Env())
+    outputs, caches = net.chain.forward(net.views(theta), x, Env())
     np.testing.assert_array_equal(x, before)
     cotangent, grad = rng.standard_normal(outputs.shape).astype(dtype), np.empty_like(theta)
     net.backward(theta, caches, cotangent, grad, Env())

@@ -12,7 +12,8 @@ from minisam.optim import Ascent, Optimizer, Schedule
 BASES = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}
 # Each member of SAM's family, as tables and legends call it.
 FAMILY = {"sam": "SAM", "asam": "ASAM", "gsam": "GSAM", "looksam": "LookSAM", "friendly-sam": "Friendly SAM"}
-FAMILY |= {"random-sam": "random direction"}
+FAMILY |= {"exact-sam": "exact SAM", "random-sam": "random direction"}
+MICRO = ("sam", "asam", "gsam", "exact-sam")  # they share no state between micro-batches
 SCHEDULES = ("cosine", "step", "constant")
 DEFAULT_LR = {"gd": 0.1, "momentum": 0.01, "adam": 0.001}
 
@@ -47,7 +48,7 @@ class Config(Checked):
     lmbda: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
     late: BelowOne = _option(0.0, "part of the training before SAM begins, 0 to 1", only=FAMILY)
     ascent_steps: Count = _option(1, "steps of rho / K in which to climb", only=("sam", "asam", "gsam", "random-sam"))
-    m: Natural = _option(0, "m-SAM: every m images climb by themselves (0: all)", only=("sam", "asam", "gsam"))
+    m: Natural = _option(0, "m-SAM: every m images climb by themselves (0: all)", only=MICRO)
     clip: NonNegative = _option(0.0, "largest length of the gradient that is followed (0: any)")
     momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1")
     nesterov: bool = _option(False, "Nesterov's momentum")
@@ -129,6 +130,8 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     ascent = ascents.get(config.optimizer, optim.Ball(config.p))
     if config.optimizer == "gsam":
         optimizer = optim.GSAM(optimizer, rho, ascent, config.ascent_steps, config.alpha)
+    elif config.optimizer == "exact-sam":
+        optimizer = optim.ExactSAM(optimizer, rho)
     else:
         optimizer = optim.SAM(optimizer, rho, ascent, config.ascent_steps)
     return optim.MicroBatched(optimizer, config.m) if config.m else optimizer

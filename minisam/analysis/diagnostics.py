@@ -7,7 +7,7 @@ import numpy as np
 
 from minisam import kernels
 from minisam.nn.network import Sequential
-from minisam.objective import Array, Evaluation, Objective
+from minisam.objective import Array, Evaluation, HessianMap, Objective
 
 Call = tuple[Array, Evaluation]  # where the objective was asked, and what it said
 
@@ -33,6 +33,9 @@ class Recorded:
         found = self.objective(theta)
         self.calls.append((theta.copy(), found))  # an optimizer moves theta itself
         return found
+
+    def hessian(self, theta: Array) -> HessianMap:
+        return self.objective.hessian(theta)
 
     def split(self, m: int) -> "list[Recorded]":
         return [Recorded(part, self.calls) for part in self.objective.split(m)]

@@ -5,6 +5,7 @@ c = 1 mistakes cancel (softmax outputs sum to 1, so a backward that returns 0 wo
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,43 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
             raise ValueError(f"expected a gradient of shape {arrays[i].shape}, got {gradient.shape}")
         errors.append(relative_error(gradient, numerical_gradient(along, arrays[i])))
     return float(np.max(errors))  # unlike max(), it lets a NaN through
+
+
+def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running=None) -> float:
+    """The largest relative error of a layer's tangents: R{y} and, of its backward, R{dx} and R{dparams}.
+
+    Everything moves along random directions at once, dy included; the passes themselves are
+    differenced, with error O(h⁴). Arguments as for `gradcheck`.
+
+    >>> from minisam.nn import Tanh
+    >>> rng = np.random.default_rng(0)
+    >>> hvpcheck(Tanh(), rng.standard_normal((4, 3)), [], rng) < 1e-8
+    True
+    """
+    y, _ = layer.forward(params, x, Env(key=(0,), running=running))
+    at = [x, *params, rng.standard_normal(y.shape)]
+    dots = [rng.standard_normal(array.shape) for array in at]
+
+    def passes(t: float, env: Env) -> tuple[list[Array], Any]:
+        x, *params, dy = (array + t * dot for array, dot in zip(at, dots, strict=True))
+        y, cache = layer.forward(params, x, env)
+        grads = [np.full_like(param, np.nan) for param in params]
+        dx = layer.backward(params, cache, dy, grads, env)
+        return [y.copy(), dx, *grads], cache
+
+    def new_env(keeps: bool = False) -> Env:
+        return Env(key=(0,), running=running, keeps=keeps)
+
+    _, cache = passes(0.0, new_env(keeps=True))
+    x_dot, *params_dot, dy_dot = dots
+    y_dot, cache_dot = layer.tangent(params, params_dot, cache, x_dot, Env())
+    grads_dot = [np.full_like(param, np.nan) for param in params]
+    moved = params, params_dot, cache, cache_dot, at[-1], dy_dot, grads_dot, Env()
+    exact = [y_dot, layer.backward_tangent(*moved), *grads_dot]
+    h = 1e-3
+    near = zip(*(passes(t, new_env())[0] for t in (-2 * h, -h, h, 2 * h)), strict=True)
+    slopes = [(8 * (c - b) - (d - a)) / (12 * h) for a, b, c, d in near]
+    return float(np.max([relative_error(*pair) for pair in zip(exact, slopes, strict=True)]))
 
 
 def losscheck(loss: Loss, outputs: Array, y: Array) -> float:

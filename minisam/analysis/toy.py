@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minisam.objective import Evaluation
+from minisam.objective import Evaluation, HessianMap
 
 
 class Bowl:
@@ -24,6 +24,9 @@ class Bowl:
     def __call__(self, theta: np.ndarray) -> Evaluation:
         h = self.h.astype(theta.dtype)
         return Evaluation(float(0.5 * np.sum(h * theta**2, dtype=np.float64)), h * theta)
+
+    def hessian(self, theta: np.ndarray) -> HessianMap:
+        return lambda v: self.h.astype(v.dtype) * v
 
     def split(self, m: int) -> "list[Bowl]":
         """A surface is a single example."""

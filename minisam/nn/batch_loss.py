@@ -11,7 +11,7 @@ from minisam.nn.env import Env
 from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.network import Sequential
-from minisam.objective import Evaluation
+from minisam.objective import Evaluation, HessianMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,19 @@ class BatchLoss:
             value, grad, outputs = self.net.evaluate(theta, self.x, self.y, self.loss, self.env)
         accuracy = float(np.mean(outputs.argmax(axis=1) == self.y)) if self.y.ndim == 1 else math.nan
         return Evaluation(value, grad, accuracy, np.concatenate([np.empty(0, grad.dtype), *self.env.stats]))
+
+    def hessian(self, theta: Array) -> HessianMap:
+        """v ↦ H v at theta; forward and backward are computed once, each v then costs some two gradients."""
+        env = Env()  # of its own: the next evaluation must not write over what it keeps
+        env.begin(self.key, self.stats)
+        here = self.net.linearize(theta, self.x, self.y, self.loss, env)
+        self.env.examples += self.n
+
+        def product(v: Array) -> Array:
+            self.env.examples += 2 * self.n
+            return here.hvp(v)
+
+        return product
 
     def split(self, m: int) -> "list[BatchLoss]":
         require("micro-batch size m", m, Count)

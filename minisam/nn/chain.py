@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,14 @@ from minisam.nn.layer import Array, Layer, Shape
 from minisam.nn.layers import Linear, ReLU
 from minisam.nn.normalisation import BatchNorm
 from minisam.nn.pooling import MaxPool2d
+
+
+@dataclass
+class Trace:
+    """What a pass leaves behind: every layer's cache and, from a backward whose env keeps it, its dy."""
+
+    caches: list[Any]
+    dys: list[Any]
 
 
 @dataclass(frozen=True)
@@ -65,21 +74,44 @@ class Chain(Layer):
         for layer, own in zip(self.layers, self.split(params), strict=True):
             x, cache = layer.forward(own, x, env)
             caches.append(cache)
-        return x, caches
+        return x, Trace(caches, [None] * len(caches))
 
-    def backward(self, params, caches, dy, grads, env, wants_dx=True):
-        own, own_grads = self.split(params), self.split(grads)
-        # Unless dL/dx is wanted, backpropagation ends at the first layer that has parameters.
-        last = 0 if wants_dx else next((i for i, arrays in enumerate(own) if arrays), len(own))
-        used, spare = env.turns
+    def _last(self, wants_dx: bool) -> int:
+        """Where a backward ends: unless dL/dx is wanted, at the first layer that has parameters."""
+        with_params = (i for i, layer in enumerate(self.layers) if layer.param_shapes)
+        return 0 if wants_dx else next(with_params, len(self.layers))
+
+    def backward(self, params, trace, dy, grads, env, wants_dx=True):
+        own, own_grads, last = self.split(params), self.split(grads), self._last(wants_dx)
+        used, spare = (env, env) if env.keeps else env.turns
         for i in reversed(range(last, len(self.layers))):
             wants = wants_dx or i > last
-            spare.arena.reset()
-            dx = self.layers[i].backward(own[i], caches[i], dy, own_grads[i], spare, wants)
+            if env.keeps:
+                trace.dys[i] = dy
+            else:
+                spare.arena.reset()
+            dx = self.layers[i].backward(own[i], trace.caches[i], dy, own_grads[i], spare, wants)
             if wants and not np.may_share_memory(dx, dy):  # dy is read: its memory is free
                 used, spare = spare, used
             dy = dx
         return dy if wants_dx else None
+
+    def tangent(self, params, params_dot, trace, x_dot, env):
+        caches_dot: list[Any] = [None] * len(self.layers)
+        each = zip(self.layers, self.split(params), self.split(params_dot), trace.caches, strict=True)
+        for i, (layer, own, own_dot, cache) in enumerate(each):
+            if x_dot is not None or own:  # else nothing has moved yet
+                x_dot, caches_dot[i] = layer.tangent(own, own_dot, cache, x_dot, env)
+        return x_dot, caches_dot
+
+    def backward_tangent(self, params, params_dot, trace, caches_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        own, own_dot, own_grads_dot = (self.split(arrays) for arrays in (params, params_dot, grads_dot))
+        last = self._last(wants_dx)
+        for i in reversed(range(last, len(self.layers))):
+            cache, dot = trace.caches[i], caches_dot[i]
+            moved = own[i], own_dot[i], cache, dot, trace.dys[i], dy_dot, own_grads_dot[i], env
+            dy_dot = self.layers[i].backward_tangent(*moved, wants_dx or i > last)
+        return dy_dot if wants_dx else None
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +171,21 @@ class Residual(Layer):
         for i, path in enumerate(self.paths.layers):
             dx += path.backward(own[i], caches[i], dy, own_grads[i], env)
         return dx
+
+    def tangent(self, params, params_dot, cache, x_dot, env):
+        x_shape, *caches = cache
+        own, own_dot = self.paths.split(params), self.paths.split(params_dot)
+        x_dot = np.zeros(x_shape, params[0].dtype) if x_dot is None else x_dot
+        moved = [p.tangent(own[i], own_dot[i], caches[i], x_dot, env) for i, p in enumerate(self.paths.layers)]
+        (f_dot, f_caches_dot), (s_dot, s_caches_dot) = moved
+        return f_dot + s_dot, (f_caches_dot, s_caches_dot)
+
+    def backward_tangent(self, params, params_dot, cache, caches_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        own, own_dot, own_grads = (self.paths.split(arrays) for arrays in (params, params_dot, grads_dot))
+        return sum(
+            path.backward_tangent(own[i], own_dot[i], cache[1 + i], caches_dot[i], dy, dy_dot, own_grads[i], env)
+            for i, path in enumerate(self.paths.layers)
+        )
 
 
 def economical(layers: Sequence[Layer]) -> tuple[Layer, ...]:

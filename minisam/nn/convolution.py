@@ -6,11 +6,11 @@ from typing import Any
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Layer, Shape, he_normal
+from minisam.nn.layer import Bilinear, Shape, he_normal
 
 
 @dataclass(frozen=True)
-class Conv2d(Layer):
+class Conv2d(Bilinear):
     """y[n,r,c,f] = b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f].
 
     Parameters are W (kH, kW, c_in, c_out) and b (c_out,); x is (N, H, W, c_in) and zero outside

@@ -33,3 +33,6 @@ class Dropout(Layer):
 
     def backward(self, params, mask, dy, grads, env, wants_dx=True):
         return dy if mask is None else np.multiply(dy, mask, out=env.arena.empty(dy.shape, dy.dtype))
+
+    def tangent(self, params, params_dot, mask, x_dot, env):
+        return self.backward(params, mask, x_dot, [], env), None

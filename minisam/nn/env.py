@@ -58,6 +58,7 @@ class Env:
     draws: int = 0  # layers that drew some
     stats: list[np.ndarray] = field(default_factory=list)  # what each BatchNorm found in the batch
     running: np.ndarray | None = None  # what each is to use instead: an evaluation, not a training step
+    keeps: bool = False  # every layer's dy as well, for tangents
 
     @cached_property
     def turns(self) -> tuple["Env", "Env"]:

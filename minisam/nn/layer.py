@@ -56,9 +56,45 @@ class Layer(Checked):
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward")
 
+    def tangent(self, params: list, params_dot: list, cache: Any, x_dot: Array | None, env: Env) -> tuple:
+        """R{y} and R{cache}: how y and the cache change while params and x move along params_dot and x_dot.
+
+        R{f} = d/dt f(params + t params_dot, x + t x_dot) at t = 0 (Pearlmutter 1994); x_dot None is 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
+
+    def backward_tangent(
+        self, params, params_dot, cache, cache_dot, dy: Array, dy_dot: Array, grads_dot, env: Env, wants_dx=True
+    ) -> Any:
+        """Assign R{dL/dparams} into grads_dot and return R{dL/dx}, given dy and dy_dot = R{dy}.
+
+        As it stands, that of a layer whose slope does not change: R{slope · dy} = slope · dy_dot.
+        """
+        return self.backward(params, cache, dy_dot, grads_dot, env, wants_dx)
+
     def refuse(self, expected: str, got: Shape) -> ValueError:
         got_text = ", ".join(["N", *map(str, got)])
         return ValueError(f"{type(self).__name__} expected x of shape {expected}, got ({got_text})")
+
+
+class Bilinear(Layer):
+    """y = x · W + b with a product linear in x and in W, whose cache is x: all of R{} is the product rule."""
+
+    def tangent(self, params, params_dot, x, x_dot, env):
+        y_dot, _ = self.forward(params_dot, x, env)  # x Ẇ + ḃ
+        if x_dot is not None:
+            y_dot += self.forward([params[0], np.zeros_like(params[1])], x_dot, env)[0]  # ẋ W
+        return y_dot, x_dot
+
+    def backward_tangent(self, params, params_dot, x, x_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        dx_dot = self.backward(params, x, dy_dot, grads_dot, env, wants_dx)  # xᵀ ḋy, Σ ḋy and ḋy Wᵀ
+        if x_dot is not None:
+            others = [env.arena.empty(array.shape, array.dtype) for array in grads_dot]
+            dx_other = self.backward(params_dot, x_dot, dy, others, env, wants_dx)  # ẋᵀ dy and dy Ẇᵀ
+            grads_dot[0] += others[0]  # others[1] is Σ dy: b meets no x
+            if wants_dx:
+                dx_dot += dx_other
+        return dx_dot
 
 
 def he_normal(params: list[Array], rng: np.random.Generator) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Layer, Shape, he_normal
+from minisam.nn.layer import Bilinear, Layer, Shape, he_normal
 
 
 @dataclass(frozen=True)
-class Linear(Layer):
+class Linear(Bilinear):
     """Affine map y = x W + b.
 
     Parameters are W (n_in, n_out) and b (n_out,); x is (N, n_in), y is (N, n_out).
@@ -73,6 +73,9 @@ class ReLU(Layer):
     def backward(self, params, y, dy, grads, env, wants_dx=True):
         return kernels.relu_grad(y, dy, out=env.arena.empty(y.shape, y.dtype))
 
+    def tangent(self, params, params_dot, y, x_dot, env):
+        return kernels.relu_grad(y, x_dot, out=env.arena.empty(y.shape, y.dtype)), None
+
 
 @dataclass(frozen=True)
 class Tanh(Layer):
@@ -88,6 +91,13 @@ class Tanh(Layer):
 
     def backward(self, params, y, dy, grads, env, wants_dx=True):
         return dy * (1 - y * y)
+
+    def tangent(self, params, params_dot, y, x_dot, env):
+        y_dot = x_dot * (1 - y * y)
+        return y_dot, y_dot
+
+    def backward_tangent(self, params, params_dot, y, y_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        return dy_dot * (1 - y * y) - 2 * y * y_dot * dy
 
 
 @dataclass(frozen=True)
@@ -106,3 +116,6 @@ class Flatten(Layer):
 
     def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
         return dy.reshape(x_shape)
+
+    def tangent(self, params, params_dot, x_shape, x_dot, env):
+        return x_dot.reshape(len(x_dot), -1), None

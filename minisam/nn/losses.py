@@ -17,6 +17,9 @@ class Loss(Protocol):
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
         """Return the loss and dL/d outputs (N, n_out)."""
 
+    def tangent(self, outputs: Array, y: Array, outputs_dot: Array) -> Array:
+        """How dL/d outputs changes while the outputs move along outputs_dot: the loss's own Hessian times it."""
+
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
         """Raise ValueError or TypeError where y is no target for outputs (N, *output_shape)."""
 
@@ -61,6 +64,12 @@ class SoftmaxCrossEntropy(Checked):
         dlogits /= N
         return float(loss), dlogits
 
+    def tangent(self, outputs: Array, y: Array, outputs_dot: Array) -> Array:
+        """(diag(p) - p pᵀ) R{logits} / N, whatever the targets."""
+        p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return p * (outputs_dot - np.sum(p * outputs_dot, axis=1, keepdims=True)) / len(outputs)
+
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
         n_out = _vector_length(output_shape)
         if y.shape != (n_examples,):
@@ -86,6 +95,9 @@ class MeanSquaredError:
         loss = np.square(residual, dtype=np.float64).mean()
         residual *= 2 / residual.size  # dL/d outputs
         return float(loss), residual
+
+    def tangent(self, outputs: Array, y: Array, outputs_dot: Array) -> Array:
+        return outputs_dot * (2 / outputs.size)
 
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
         n_out = _vector_length(output_shape)

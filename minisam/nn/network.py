@@ -16,6 +16,7 @@ from minisam.checks import Count, require
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Array, Layer, Shape
+from minisam.nn.linearized import Linearized
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 
 
@@ -51,14 +52,15 @@ class Sequential:
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
         """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""
         theta = np.empty(self.n_params, dtype)
-        self.chain.init(self._views(theta), rng)
+        self.chain.init(self.views(theta), rng)
         return theta
 
     def init_stats(self, dtype: Any = np.float32) -> Array:
         """Running statistics (n_stats,) to start from: mean 0 and variance 1 for every channel."""
         return np.concatenate([np.empty(0, dtype), *self.chain.init_stats(dtype)])
 
-    def _views(self, theta: Array) -> list[Array]:
+    def views(self, theta: Array) -> list[Array]:
+        """Every parameter (or gradient) as a shaped view of a flat vector (P,)."""
         arrays, rest = [], theta
         for shape in self.chain.param_shapes.values():
             size = math.prod(shape)
@@ -68,16 +70,16 @@ class Sequential:
 
     def params(self, theta: Array) -> list[list[Array]]:
         """Each layer's parameters (or gradients) as shaped views of a flat vector (P,)."""
-        return self.chain.split(self._views(theta))
+        return self.chain.split(self.views(theta))
 
     def forward(self, theta: Array, x: Array, env: Env | None = None) -> Array:
         """The outputs (N, *output_shape) for inputs x (N, *input_shape)."""
         self.check(theta, x)
-        return self.chain.forward(self._views(theta), x, env or Env())[0]
+        return self.chain.forward(self.views(theta), x, env or Env())[0]
 
     def backward(self, theta: Array, caches: list, dy: Array, grad: Array, env: Env, wants_dx=False) -> Array | None:
         """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
-        return self.chain.backward(self._views(theta), caches, dy, self._views(grad), env, wants_dx)
+        return self.chain.backward(self.views(theta), caches, dy, self.views(grad), env, wants_dx)
 
     def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Loss | None = None) -> tuple[float, Array]:
         """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
@@ -92,10 +94,29 @@ class Sequential:
         loss.check(y, len(x), self.output_shape)
         return self.evaluate(theta, x, y, loss, Env())[:2]
 
+    def linearize(
+        self, theta: Array, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None
+    ) -> Linearized:
+        """The loss at theta with its gradient, and its Hessian as a map: `.hvp(v)` for many v.
+
+        An `env` that has begun brings Dropout's key and BatchNorm's running statistics.
+
+        Raises:
+            ValueError, TypeError: as `loss_and_grad` does.
+        """
+        loss = loss or SoftmaxCrossEntropy()
+        self.check(theta, x, finite=True)
+        loss.check(y, len(x), self.output_shape)
+        return Linearized(self, theta, x, y, loss, env or Env())
+
+    def hvp(self, theta: Array, v: Array, x: Array, y: Array, loss: Loss | None = None) -> Array:
+        """H v (P,), with H the Hessian of the mean loss over a batch; v is (P,) like theta."""
+        return self.linearize(theta, x, y, loss).hvp(v)
+
     def evaluate(self, theta: Array, x: Array, y: Array, loss: Loss, env: Env) -> tuple[float, Array, Array]:
         """Forward, loss, backward: the loss, its gradient (P,) and the outputs, in env's memory."""
         grad = np.empty_like(theta)
-        outputs, caches = self.chain.forward(self._views(theta), x, env)
+        outputs, caches = self.chain.forward(self.views(theta), x, env)
         value, dy = loss(outputs, y)
         self.backward(theta, caches, dy, grad, env)
         return value, grad, outputs
@@ -111,7 +132,7 @@ class Sequential:
         env, classes = Env(), np.empty(len(x), np.int64)
         for i in range(0, len(x), batch_size):
             env.begin(running=running)
-            outputs, _ = self.chain.forward(self._views(theta), x[i : i + batch_size], env)
+            outputs, _ = self.chain.forward(self.views(theta), x[i : i + batch_size], env)
             np.argmax(outputs, axis=1, out=classes[i : i + batch_size])
         return classes
 

@@ -76,3 +76,32 @@ class BatchNorm(Layer):
         slope = -scale * dgamma * inverse_std / n
         dx = env.arena.empty(dy.shape, dy.dtype)
         return kernels.channel_affine(dy, scale, x, slope, -scale * dbeta / n - slope * mean, out=dx)
+
+    def tangent(self, params, params_dot, cache, x_dot, env):
+        """R{y} from y = s x + β - s μ with s = γ / σ, where R{σ} = Σ (x - μ) R{x} / (n σ)."""
+        (gamma, _), (gamma_dot, beta_dot), (x, mean, inverse_std, n) = params, params_dot, cache
+        x_dot = np.zeros_like(x) if x_dot is None else x_dot
+        total, products = kernels.channel_sums(x, mean, x_dot)
+        mean_dot, inverse_dot = total / n, -(inverse_std**3) * products / n
+        scale, scale_dot = gamma * inverse_std, gamma_dot * inverse_std + gamma * inverse_dot
+        shift_dot = beta_dot - scale_dot * mean - scale * mean_dot
+        y_dot = env.arena.empty(x.shape, x.dtype)
+        kernels.channel_affine(x_dot, scale, x, scale_dot, shift_dot, out=y_dot)
+        return y_dot, (x_dot, mean_dot, inverse_dot)
+
+    def backward_tangent(self, params, params_dot, cache, cache_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        """Every line of `backward`, differentiated."""
+        (gamma, _), (gamma_dot, _), (x, mean, inverse_std, n) = params, params_dot, cache
+        x_dot, mean_dot, inverse_dot = cache_dot
+        (dbeta, products), (dbeta_dot, products_dot) = (kernels.channel_sums(x, mean, g) for g in (dy, dy_dot))
+        products_dot += kernels.channel_sums(x_dot, mean_dot, dy)[1]
+        dgamma, dgamma_dot = products * inverse_std, products_dot * inverse_std + products * inverse_dot
+        grads_dot[0][...], grads_dot[1][...] = dgamma_dot, dbeta_dot
+        scale, scale_dot = gamma * inverse_std, gamma_dot * inverse_std + gamma * inverse_dot
+        slope = -scale * dgamma * inverse_std / n
+        slope_dot = -((scale_dot * dgamma + scale * dgamma_dot) * inverse_std + scale * dgamma * inverse_dot) / n
+        shift_dot = -(scale_dot * dbeta + scale * dbeta_dot) / n - slope_dot * mean - slope * mean_dot
+        dx_dot, by_x = (env.arena.empty(x.shape, x.dtype) for _ in range(2))
+        kernels.channel_affine(dy_dot, scale, dy, scale_dot, shift_dot, out=dx_dot)
+        dx_dot += kernels.channel_affine(x_dot, slope, x, slope_dot, 0, out=by_x)
+        return dx_dot

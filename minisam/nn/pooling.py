@@ -62,6 +62,16 @@ class MaxPool2d(_Pool2d):
         dx = env.arena.empty(x_shape, dy.dtype)
         return kernels.max_pool2d_grad(dy, winner, self.size, self.stride, dx)
 
+    def tangent(self, params, params_dot, cache, x_dot, env):
+        winner, _ = cache
+        y_dot = env.arena.empty(winner.shape, x_dot.dtype)
+        ends = [self.stride * n for n in winner.shape[1:3]]
+        for p in range(self.size**2):  # the winners stay the winners
+            i, j = divmod(p, self.size)
+            at_p = x_dot[:, i : i + ends[0] : self.stride, j : j + ends[1] : self.stride]
+            np.copyto(y_dot, at_p, where=winner == p)
+        return y_dot, None
+
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool2d):
@@ -80,6 +90,9 @@ class AvgPool2d(_Pool2d):
     def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
         dx = env.arena.empty(x_shape, dy.dtype)
         return kernels.avg_pool2d_grad(dy, self.size, self.stride, dx)
+
+    def tangent(self, params, params_dot, x_shape, x_dot, env):
+        return self.forward(params, x_dot, env)[0], None
 
 
 @dataclass(frozen=True)
@@ -102,3 +115,6 @@ class GlobalAvgPool2d(Layer):
         dx = env.arena.empty(x_shape, dy.dtype)
         dx[...] = dy[:, None, None] / (x_shape[1] * x_shape[2])
         return dx
+
+    def tangent(self, params, params_dot, x_shape, x_dot, env):
+        return self.forward(params, x_dot, env)[0], None

@@ -2,10 +2,10 @@
 
 from minisam.optim.ascent import Adaptive, Ascent, Ball, Friendly, RandomDirection
 from minisam.optim.gd import GD, Adam, Momentum, Optimizer
-from minisam.optim.sam import GSAM, SAM, Clipped, LookSAM, MicroBatched
+from minisam.optim.sam import GSAM, SAM, Clipped, ExactSAM, LookSAM, MicroBatched
 from minisam.optim.schedules import Cosine, Every, Late, Schedule, StepDecay, value_at
 
 __all__ = [
-    "GD", "GSAM", "SAM", "Adam", "Adaptive", "Ascent", "Ball", "Clipped", "Cosine", "Every", "Friendly", "Late",
-    "LookSAM", "MicroBatched", "Momentum", "Optimizer", "RandomDirection", "Schedule", "StepDecay", "value_at",
+    "GD", "GSAM", "SAM", "Adam", "Adaptive", "Ascent", "Ball", "Clipped", "Cosine", "Every", "ExactSAM", "Friendly",
+    "Late", "LookSAM", "MicroBatched", "Momentum", "Optimizer", "RandomDirection", "Schedule", "StepDecay", "value_at",
 ]  # fmt: skip

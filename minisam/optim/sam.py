@@ -92,6 +92,39 @@ class GSAM(SAM):
 
 
 @dataclass
+class ExactSAM(SAM):
+    """SAM with the term it leaves out: the gradient of L(θ + ε̂(θ)) through ε̂(θ) as well.
+
+        ∇[L(θ + ε̂(θ))] = g_s + (dε̂/dθ)ᵀ g_s = g_s + ρ/‖g‖ · H (g_s - ĝ ĝᵀ g_s)
+
+    with g_s = ∇L at θ + ε̂, g = ∇L(θ), ĝ = g/‖g‖ and H = ∇²L(θ): a third evaluation, and a product
+    with H. Foret et al. 2021, who drop it for speed, found that it hurts (their appendix). theta is (P,).
+
+    Raises:
+        ValueError: an ascent other than Ball(2), or several ascent_steps; and what SAM raises.
+
+    >>> from minisam.optim import GD
+    >>> from minisam.analysis.toy import Bowl
+    >>> theta = np.array([1.0, 0.0])  # along an axis ε̂ does not turn, and only its length counts
+    >>> ExactSAM(GD(lr=0.1), rho=0.5).gradient(theta, Bowl([2.0, 1.0]))[1].tolist()
+    [3.0, 0.0]
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ascent != Ball(2) or self.ascent_steps != 1:
+            raise ValueError(f"ExactSAM is for one step of Ball(p=2), got {self.ascent_steps} of {self.ascent}")
+
+    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
+        at_theta, g_s = super().gradient(theta, objective)
+        rho, length = value_at(self.rho, self.t), kernels.norm(at_theta.grad)
+        if rho == 0 or length == 0:
+            return at_theta, g_s
+        sideways = orthogonal(g_s, at_theta.grad)
+        return at_theta, g_s + rho / length * objective.hessian(theta)(sideways)
+
+
+@dataclass
 class LookSAM(SAM):
     """SAM on every k-th step; its sideways pull is reused between them (Liu et al. 2022, algorithm 1).
 

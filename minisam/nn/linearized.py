@@ -1,0 +1,73 @@
+"""Second derivatives: how a network's gradient changes while theta moves along v.
+
+H v = d/dt ∇L(θ + t v) at t = 0, exactly, at the price of about two gradients: every layer's forward
+and backward are differentiated once more, along v only (Pearlmutter 1994). No Hessian is formed.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minisam.nn.env import Env
+from minisam.nn.layer import Array
+from minisam.nn.losses import Loss
+
+if TYPE_CHECKING:
+    from minisam.nn.network import Sequential
+
+
+class Linearized:
+    """A batch's `loss`, `grad` (P,) and products with its Hessian at one theta, for many v.
+
+    It keeps what one forward and backward pass computed, some twice the memory of a gradient.
+    v and the products are (P,) in theta's dtype.
+
+    >>> from minisam.nn import Linear, MeanSquaredError, Sequential
+    >>> net = Sequential([Linear(1, 1)], (1,))  # L(w, b) = (w x + b - y)² at x = 3: H = 2 (x, 1)(x, 1)ᵀ
+    >>> here = net.linearize(np.zeros(2), np.array([[3.0]]), np.array([[1.0]]), MeanSquaredError())
+    >>> here.hvp(np.array([1.0, 0.0])).tolist()
+    [18.0, 6.0]
+    """
+
+    def __init__(self, net: "Sequential", theta: Array, x: Array, y: Array, loss: Loss, env: Env) -> None:
+        self._net, self._theta, self._y, self._loss, self._params = net, theta, y, loss, net.views(theta)
+        env.keeps = True
+        self._outputs, self._trace = net.chain.forward(self._params, x, env)
+        self.loss, self._dy = loss(self._outputs, y)
+        self.grad = np.empty_like(theta)
+        net.chain.backward(self._params, self._trace, self._dy, net.views(self.grad), env, wants_dx=False)
+        self._env = Env()  # of the products, one after the other
+
+    def hvp(self, v: Array) -> Array:
+        """H v, H = ∇²L(θ).
+
+        Raises:
+            ValueError, TypeError: a v unlike theta, or not finite.
+        """
+        v_dot, outputs_dot, caches_dot = self._tangent(v)
+        dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
+        self._net.chain.backward_tangent(
+            self._params, v_dot, self._trace, caches_dot, self._dy, dy_dot, self._net.views(product), self._env, False
+        )
+        return product
+
+    def gauss_newton(self, v: Array) -> Array:
+        """G v, G = Jᵀ ∇²ℓ J: the Hessian of the loss seen through the network linearised, never negative.
+
+        J is d outputs/dθ and ∇²ℓ the loss's own Hessian (Schraudolph 2002).
+        """
+        _, outputs_dot, _ = self._tangent(v)
+        dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
+        self._net.chain.backward(self._params, self._trace, dy_dot, self._net.views(product), self._env, wants_dx=False)
+        return product
+
+    def _tangent(self, v: Array) -> tuple:
+        if v.shape != self._theta.shape or v.dtype != self._theta.dtype:
+            like = f"{self._theta.shape} {self._theta.dtype}"
+            raise ValueError(f"expected v like theta, {like}, got {v.shape} {v.dtype}")
+        if not np.isfinite(v).all():
+            raise ValueError("v must be finite, got NaN or infinity")
+        self._env.begin()
+        v_dot = self._net.views(v)
+        outputs_dot, caches_dot = self._net.chain.tangent(self._params, v_dot, self._trace, None, self._env)
+        return v_dot, np.zeros_like(self._outputs) if outputs_dot is None else outputs_dot, caches_dot
