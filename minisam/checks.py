@@ -1,4 +1,4 @@
-"""Numbers that must lie in a range: their type says which, and a one-line error names them.
+"""Values that must lie in a range: their type says which, and a one-line error names them.
 
 A record (a dataclass) that inherits from `Checked` refuses what its types do not allow:
 
@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 
 class Range(NamedTuple):
-    """Which numbers are allowed."""
+    """Which values are allowed."""
 
     expected: str
     kind: type  # NumPy's numbers belong to these, too
@@ -60,7 +60,7 @@ _types = cache(get_type_hints)
 
 
 class Checked:
-    """A dataclass whose numbers are checked when it is made."""
+    """A dataclass whose fields are checked when it is made."""
 
     def __post_init__(self) -> None:
         record: Any = type(self)

@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
     loss: float
     grad: Array  # (P,), the caller's own: SAM holds two at once
     accuracy: float = math.nan  # fraction of examples classified right, where that has a meaning
-    stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for who keeps the running ones
+    stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for whoever keeps running ones
 
 
 class Objective(Protocol):
@@ -64,7 +64,8 @@ def weighted_sum(terms: Iterable[tuple[float, Sequence]]) -> list:
 class Mean:
     """The mean of several objectives, weighted by their examples: gradient accumulation.
 
-    Mean(batch.split(m)) is `batch` again, in the memory that m examples need.
+    Mean(batch.split(m)) is `batch` again, up to rounding, in the memory that m examples need. (But
+    each part has its own BatchNorm statistics and its own Dropout masks.)
 
     Raises:
         ValueError: no objectives.

@@ -68,11 +68,20 @@ def test_a_step_without_a_climb_has_a_gradient_and_nothing_else():
     assert found == {"gradient norm": pytest.approx(np.linalg.norm(batch_of()(theta).grad))}
 
 
-def test_no_slope_at_the_worst_point_is_no_direction():
+def test_without_a_slope_at_the_worst_point_there_is_no_angle():
     recorded = Recorded(Bowl([1.0, 1.0]))
     recorded(np.array([1.0, 0.0]))
     recorded(np.array([0.0, 0.0]))
-    assert diagnose(recorded.calls, Sequential([Linear(1, 1)], (1,)))["cosine"] == 0.0
+    found = diagnose(recorded.calls, Sequential([Linear(1, 1)], (1,)))
+    assert "cosine" not in found
+    assert found["measured rise"] == -0.5
+
+
+def test_weights_that_are_not_finite_have_a_diagnosis_too():
+    recorded = Recorded(Bowl([1.0, 1.0]))
+    recorded(np.full(2, np.nan))
+    found = diagnose(recorded.calls, Sequential([Linear(1, 1)], (1,)))
+    assert math.isnan(found["gradient norm"])
 
 
 def test_what_was_recorded_does_not_move_with_theta():

@@ -11,6 +11,7 @@ from strategies import seeds
 from minisam.analysis.diagnostics import Recorded
 from minisam.analysis.toy import Bowl
 from minisam.nn import BatchLoss, BatchNorm, Conv2d, Dropout, Flatten, Linear, ReLU, Residual, Sequential, Tanh
+from minisam.objective import Evaluation
 from minisam.optim import (
     GD,
     GSAM,
@@ -19,6 +20,7 @@ from minisam.optim import (
     Ball,
     Clipped,
     Every,
+    ExactSAM,
     Friendly,
     Late,
     LookSAM,
@@ -53,6 +55,7 @@ MEMBERS = {
     "several ascents": lambda base, rho: SAM(base, rho, ascent_steps=3),
     "Friendly": lambda base, rho: SAM(base, rho, Friendly()),
     "GSAM": GSAM,
+    "exact": ExactSAM,
     "LookSAM": LookSAM,
     "m-SAM": lambda base, rho: MicroBatched(SAM(base, rho), m=100),
 }
@@ -82,13 +85,85 @@ def test_a_ball_is_climbed_where_the_slope_is_steepest(p, seed, size):
     assert g @ direction / length == pytest.approx(np.linalg.norm(g, q))
 
 
-@pytest.mark.parametrize("p", [1.1, 1.5, 3, math.inf])
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_a_ball_of_any_p_bears_tiny_and_huge_gradients(p, scale):
+@pytest.mark.parametrize("ascent", [*(Ball(p) for p in (1.1, 1.5, 3, math.inf)), Adaptive()], ids=str)
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e30, 1e38])
+def test_every_ascent_bears_tiny_and_huge_gradients(ascent, scale):
     """In float32, where scale² is 0 or infinite."""
-    g = np.array([1, -2, 3], np.float32)
-    (direction, length), (expected, of_expected) = Ball(p)(g, g * np.float32(scale)), Ball(p)(g, g)
+    g, theta = np.array([1, -2, 3], np.float32), np.array([20, 0, -1], np.float32)
+    (direction, length), (expected, of_expected) = ascent(theta, g * np.float32(scale)), ascent(theta, g)
     np.testing.assert_allclose(direction / length, expected / of_expected, rtol=1e-5)
+
+
+def test_gradients_are_combined_in_float32_without_leaving_its_range():
+    for make, steps in ((GSAM, 7), (LookSAM, 7), (ExactSAM, 1)):  # ExactSAM's slope is 1e38 there, and right
+        theta, optimizer = np.full(2, 1e-40, np.float32), make(GD(lr=0.1), np.float64(0.05))
+        for _ in range(steps):
+            at_theta = optimizer.step(theta, Bowl([1.0, 3.0]))
+            assert at_theta.grad.dtype == theta.dtype == np.float32
+            assert np.isfinite(theta).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(seed=seeds, size=st.sampled_from([1, 20, 1000]))
+def test_looksam_takes_no_rounding_noise_for_a_pull(dtype, seed, size):
+    """On a round bowl g_s is parallel to g: whatever is left of it sideways is rounding."""
+    theta = np.random.default_rng(seed).standard_normal(size).astype(dtype)
+    looksam, bowl = LookSAM(GD(lr=0.1), rho=0.05, k=2), Bowl(np.ones(size))
+    looksam.step(theta, bowl)
+    np.testing.assert_array_equal(looksam.gradient(theta, bowl)[1], bowl(theta).grad)
+
+
+@pytest.mark.parametrize("member", [SAM, GSAM, LookSAM, ExactSAM])
+def test_on_a_step_without_rho_a_member_follows_its_base(member):
+    optimizer = member(GD(lr=0.05), lambda step: 0.1 if step < 2 else 0.0)
+    theta = NET.init(np.random.default_rng(0))
+    for step in range(4):
+        expected = theta - np.float32(0.05) * batch_of(0, step)(theta).grad
+        optimizer.step(theta, batch_of(0, step))
+        assert np.allclose(theta, expected, rtol=0, atol=1e-7) == (step >= 2)
+
+
+def test_where_the_worst_point_has_no_slope_gsam_stays():
+    """Not up the slope at θ, which is all that would be left of its formula."""
+    dead_there = lambda theta: Evaluation(0.0, np.array([1.0, 0.0]) * (theta[0] == 0))  # noqa: E731
+    np.testing.assert_array_equal(GSAM(GD(lr=0.1), 0.5).gradient(np.zeros(2), dead_there)[1], 0)
+
+
+def test_a_step_enters_friendly_sams_memory_once():
+    bowl, theta, g = Bowl([1.0, 2.0]), np.array([1.0, 1.0]), np.array([1.0, 2.0])
+    friendly = Friendly(sigma=1.0, lmbda=0.6)
+    sam = SAM(GD(lr=0.1), 0.1, friendly, ascent_steps=3)
+    first = sam.gradient(theta, bowl)[1]
+    np.testing.assert_allclose(friendly.m, 0.4 * g)
+    np.testing.assert_array_equal(sam.gradient(theta, bowl)[1], first)  # asked again, it says the same
+
+
+def test_a_step_that_was_refused_has_not_been_taken():
+    sam = SAM(Momentum(lr=lambda step: -1.0), 0.1)
+    with pytest.raises(ValueError, match="schedule's value at step 0"):
+        sam.step(np.ones(2), Bowl([1.0, 2.0]))
+    assert sam.t == sam.base.t == 0
+
+
+@pytest.mark.parametrize("wrap", [SAM, LookSAM, lambda base: Clipped(base, 1.0)])
+@pytest.mark.parametrize("base", [SAM(GD(lr=0.1)), MicroBatched(GD(lr=0.1), m=2)], ids=["SAM", "MicroBatched"])
+def test_a_base_that_would_not_be_asked_for_its_gradient_is_refused(wrap, base):
+    with pytest.raises(ValueError, match="base must be an optimizer that only updates, got"):
+        wrap(base)
+
+
+@pytest.mark.parametrize("inner", [LookSAM(GD(lr=0.1)), SAM(GD(lr=0.1), 0.1, Friendly())], ids=["LookSAM", "Friendly"])
+def test_micro_batches_share_no_memory(inner):
+    with pytest.raises(ValueError, match="inner must be one that keeps nothing"):
+        MicroBatched(inner, m=2)
+
+
+def test_numbers_may_be_numpys():
+    theta = np.ones(3, np.float32)
+    base = Clipped(GD(lr=np.float64(0.1)), np.float64(0.5))
+    for ascent in (Ball(np.float64(3)), Adaptive(np.float64(0.1)), Friendly(np.float64(1), np.float64(0.5))):
+        SAM(base, np.float64(0.1), ascent).step(theta, Bowl([1.0, 2.0, 3.0]))
+    assert theta.dtype == np.float32
 
 
 @given(seed=seeds, eta=st.floats(0.01, 1))

@@ -42,7 +42,9 @@ class Config(Checked):
     rho: NonNegative = _option(0.05, "radius of SAM's ball in weight space", only=FAMILY)
     p: float = _option(2.0, "norm of the ball: a number from 1, or inf", only=("sam", "gsam", "looksam"))
     eta: Positive = _option(0.01, "added to |w|, so that weights at 0 can move", only=("asam",))
-    alpha: NonNegative = _option(0.4, "weight of the orthogonal part", only=("gsam", "looksam"))
+    alpha: NonNegative | None = _option(
+        None, "weight of the orthogonal part (0.4 for gsam, 0.7 for looksam)", only=("gsam", "looksam")
+    )
     every: Count | None = _option(None, "climb on every k-th step only (1, looksam 5)", only=FAMILY)
     sigma: NonNegative = _option(1.0, "how much of the full gradient to leave out", only=("friendly-sam",))
     lmbda: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
@@ -76,6 +78,8 @@ class Config(Checked):
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
         super().__post_init__()
+        if self.m > self.micro_batch > 0:
+            raise ValueError(f"m must be at most micro_batch {self.micro_batch}, got {self.m}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
         optim.Ball(self.p)  # which checks it
@@ -95,6 +99,10 @@ class Config(Checked):
     def l2_in_loss(self) -> float:
         """The coefficient of ½‖w‖² in the loss: l2, and the weight decay if it is meant to be there."""
         return self.l2 + (self.weight_decay if self.decay == "in-loss" else 0.0)
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
@@ -122,14 +130,14 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     if config.late:
         rho = optim.Late(round(config.late * steps), rho)
     if config.optimizer == "looksam":
-        return optim.LookSAM(optimizer, rho, optim.Ball(config.p), k=config.every or 5, alpha=config.alpha)
+        return optim.LookSAM(optimizer, rho, optim.Ball(config.p), k=config.every or 5, alpha=_given(config.alpha, 0.7))
     if config.every:
         rho = optim.Every(config.every, rho)
     ascents: dict[str, Ascent] = {"asam": optim.Adaptive(config.eta), "random-sam": optim.RandomDirection(config.seed)}
     ascents["friendly-sam"] = optim.Friendly(config.sigma, config.lmbda)
     ascent = ascents.get(config.optimizer, optim.Ball(config.p))
     if config.optimizer == "gsam":
-        optimizer = optim.GSAM(optimizer, rho, ascent, config.ascent_steps, config.alpha)
+        optimizer = optim.GSAM(optimizer, rho, ascent, config.ascent_steps, _given(config.alpha, 0.4))
     elif config.optimizer == "exact-sam":
         optimizer = optim.ExactSAM(optimizer, rho)
     else:

@@ -42,14 +42,14 @@ class Recorded:
 
 
 def diagnose(calls: Sequence[Call], net: Sequential) -> dict[str, Any]:
-    """What one step's calls say: "gradient norm" ‖g‖ at θ, and of its climb from θ to θ + ε̂
+    """What one step's calls say: always "gradient norm", ‖g‖ at θ. If it climbed from θ to θ + ε̂, also
 
-        "cosine"          of the angle between g and the gradient g_SAM at θ + ε̂
-        "predicted rise"  gᵀε̂, which is ρ‖g‖ for SAM
+        "cosine"          of the angle between g and the gradient at θ + ε̂, where neither is 0
+        "predicted rise"  gᵀε̂, which is ρ‖g‖ for one ascent in the L2 ball
         "measured rise"   L(θ + ε̂) - L(θ), in nats like the prediction
         "share"           ‖ε̂_layer‖² / ‖ε̂‖² of every layer with parameters, by its place and name
 
-    where there was one. With micro-batches it is the mean over their climbs, each from its first call.
+    With micro-batches it is the mean over their climbs, of which each begins at θ again.
 
     >>> from minisam.analysis.toy import Bowl
     >>> from minisam.nn import Linear
@@ -59,10 +59,8 @@ def diagnose(calls: Sequence[Call], net: Sequential) -> dict[str, Any]:
     >>> diagnose(recorded.calls, Sequential([Linear(1, 1)], (1,)))["measured rise"]
     1.25
     """
-    theta, starts = calls[0][0], []
-    for i, (where, _) in enumerate(calls):
-        if np.array_equal(where, theta):
-            starts.append(i)
+    theta = calls[0][0]
+    starts = [i for i, (where, _) in enumerate(calls) if i == 0 or np.array_equal(where, theta)]
     climbs = [calls[i:j] for i, j in zip(starts, [*starts[1:], len(calls)], strict=True)]
     return mean_diagnosis([_diagnose_climb(climb, net) for climb in climbs])
 
@@ -72,8 +70,8 @@ def _diagnose_climb(climb: Sequence[Call], net: Sequential) -> dict[str, Any]:
     norm, epsilon = kernels.norm(at_theta.grad), worst - theta
     found: dict[str, Any] = {"gradient norm": norm}
     if squared := kernels.dot(epsilon, epsilon):
-        length = kernels.norm(at_worst.grad)
-        found["cosine"] = kernels.dot(at_theta.grad, at_worst.grad) / (norm * length) if norm * length else 0.0
+        if lengths := norm * kernels.norm(at_worst.grad):
+            found["cosine"] = kernels.dot(at_theta.grad, at_worst.grad) / lengths
         found["predicted rise"] = kernels.dot(at_theta.grad, epsilon)
         found["measured rise"] = at_worst.loss - at_theta.loss
         parts = {f"{i} {type(net.layers[i]).__name__}": epsilon[part] for i, part in enumerate(net.slices)}

@@ -10,10 +10,11 @@ from minisam.nn.layer import Layer
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """y = x ⊙ mask / (1 - rate), the mask's entries 0 with probability `rate`, else 1 (Srivastava et al. 2014).
+    """y = x ⊙ mask, the mask's entries 0 with probability `rate`, else 1 / (1 - rate).
 
     The mask follows from the evaluation's key, so both of SAM's passes see the same one. In
-    evaluation y = x: the division keeps the mean.
+    evaluation (running statistics are given) y = x, the mean of what training sees. (Srivastava et
+    al. 2014 divide in evaluation instead.)
 
     Raises:
         ValueError: rate outside [0, 1); in training, an evaluation without a key.

@@ -16,9 +16,10 @@ class BatchNorm(Layer):
     """y = γ x̂ + β with x̂ = (x - μ) / √(σ² + eps), per channel (Ioffe & Szegedy 2015, algorithm 1).
 
     In training μ and σ² are the batch's, over all axes but the last; in evaluation they are running
-    averages. The layer keeps none: a training pass puts its (μ, σ²) into env.stats, and who trains
-    folds in those of the pass it means. SAM's two passes so leave one trace, that of the pass at θ.
-    As in PyTorch σ² divides by n in x̂, and by n - 1 in the statistics. γ starts at 1, β at 0.
+    averages. The layer keeps none: a training pass puts its (μ, σ²) into env.stats, and whoever trains
+    folds in those of the pass they want. So SAM's two passes leave one trace, that of the pass at θ.
+    As in PyTorch σ² divides by n in x̂, and by n - 1 in the statistics; a value alone in its channel
+    has x̂ = 0. γ starts at 1, β at 0.
 
     Parameters are gamma (C,) and beta (C,); x and y are (N, …, C).
 
@@ -78,7 +79,7 @@ class BatchNorm(Layer):
         return kernels.channel_affine(dy, scale, x, slope, -scale * dbeta / n - slope * mean, out=dx)
 
     def tangent(self, params, params_dot, cache, x_dot, env):
-        """R{y} from y = s x + β - s μ with s = γ / σ, where R{σ} = Σ (x - μ) R{x} / (n σ)."""
+        """R{y} from y = s x + β - s μ with s = γ r and r = (σ² + eps)^(-½): R{r} = -r³ Σ (x - μ) R{x} / n."""
         (gamma, _), (gamma_dot, beta_dot), (x, mean, inverse_std, n) = params, params_dot, cache
         x_dot = np.zeros_like(x) if x_dot is None else x_dot
         total, products = kernels.channel_sums(x, mean, x_dot)

@@ -1,8 +1,8 @@
 """Where is the loss nearby worst? Directions in which SAM climbs.
 
-To first order L(θ + ε) rises by gᵀε, and the largest rise within a ball is had at its maximiser.
-An ascent says which: it returns a direction and a length, so that ε̂ = ρ · direction / length lies
-on the ball of radius ρ. A length of 0 means that there is nowhere to climb.
+To first order L(θ + ε) rises by gᵀε; in a ball the ε̂ that maximises it rises most. An ascent says
+where that is: it returns a direction and a length, and ε̂ = ρ · direction / length lies on the ball of
+radius ρ. A length of 0 means that there is nowhere to climb.
 """
 
 import math
@@ -43,14 +43,14 @@ class Ball:
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
         if self.p == 2:
             return g, kernels.norm(g)
-        largest = float(np.abs(g).max(initial=0))
+        largest, p = float(np.abs(g).max(initial=0)), float(self.p)
         if largest == 0:
             return g, 0.0
-        if self.p == 1:
+        if p == 1:
             spike = np.arange(len(g)) == np.argmax(np.abs(g))
             return np.sign(g) * spike, 1.0
         scaled = np.abs(g) / largest  # no power of it overflows
-        q = self.p / (self.p - 1) if self.p < math.inf else 1.0
+        q = p / (p - 1) if p < math.inf else 1.0
         return np.sign(g) * scaled ** (q - 1), float((scaled**q).sum(dtype=np.float64)) ** (1 - 1 / q)
 
 
@@ -58,9 +58,10 @@ class Ball:
 class Adaptive(Checked):
     """ASAM's ball, ‖T⁻¹ε‖₂ ≤ ρ with T = |θ| + η: ε̂ = ρ T² g / ‖T g‖₂ (Kwon et al. 2021, algorithm 1).
 
-    Large weights may move farther, so that rescaling layers against each other changes nothing.
-    Without η a weight at 0, such as every bias at the start, would never move. rho is relative to
-    the weights: on CIFAR-10 the paper takes 0.5 where it takes 0.05 for SAM. theta and g are (P,).
+    Large weights may move farther, so that rescaling layers against each other changes nothing, up
+    to η. Without η a weight at 0, such as every bias at the start, would not be perturbed. rho is
+    relative to the weights: on CIFAR-10 the paper takes 0.5 where it takes 0.05 for SAM. theta and g
+    are (P,).
 
     Raises:
         ValueError: eta not above 0.
@@ -73,15 +74,20 @@ class Adaptive(Checked):
     eta: Positive = 0.01
 
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
+        largest = float(np.abs(g).max(initial=0))
+        if largest == 0:
+            return g, 0.0
         T = np.abs(theta) + float(self.eta)
-        return T * T * g, kernels.norm(T * g)
+        climb = T * (g / largest)  # of any g: T² g alone might leave float32's range
+        return T * climb, kernels.norm(climb)
 
 
 @dataclass(frozen=True)
 class RandomDirection(Checked):
     """A direction drawn uniformly, whatever the gradient: the control experiment for SAM.
 
-    Keyed by seed and step; on average it does not rise at all to first order.
+    Keyed by seed and step: one direction for all micro-batches and ascents of a step. On average it
+    does not rise at all to first order.
 
     >>> direction, length = RandomDirection(seed=0)(np.zeros(3), np.ones(3), 7)
     >>> round(float(np.linalg.norm(direction / length)), 6)
@@ -101,8 +107,9 @@ class Friendly(Checked):
 
         m ← λ m + (1 - λ) g,   d = g - σ m
 
-    m, which starts at 0, estimates the full gradient; leaving it out keeps the batch's noise, which
-    the paper finds to be the part of ε̂ that helps. g, m and d are (P,).
+    m, which starts at 0, estimates the full gradient over the last 1/(1 - λ) or so steps that climb;
+    leaving it out keeps the batch's noise, which the paper finds to be the part of ε̂ that helps. A step
+    enters m once, with the gradient where it starts. g, m and d are (P,).
 
     Raises:
         ValueError: a negative sigma, lmbda outside [0, 1).
@@ -114,8 +121,10 @@ class Friendly(Checked):
     sigma: NonNegative = 1.0
     lmbda: BelowOne = 0.6
     m: Array | float = field(default=0.0, init=False)
+    last: int = field(default=-1, init=False)  # step that entered m
 
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
-        self.m = float(self.lmbda) * self.m + (1 - float(self.lmbda)) * g
+        if step != self.last:
+            self.m, self.last = float(self.lmbda) * self.m + (1 - float(self.lmbda)) * g, step
         d = g - float(self.sigma) * self.m
         return d, kernels.norm(d)

@@ -6,11 +6,12 @@ An optimizer is vector arithmetic on `theta`, and asks nothing of the objective 
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import BelowOne, Checked, NonNegative, Positive
+from minisam.checks import BelowOne, Checked, NonNegative, Positive, Range
 from minisam.objective import Array, Evaluation, Objective
 from minisam.optim.schedules import Schedule, value_at
 
@@ -32,7 +33,7 @@ class Optimizer(Checked):
 
         Raises:
             ValueError: theta not a contiguous, writeable vector, a gradient of another shape or
-                dtype, or a theta unlike that of the first step.
+                dtype, or a theta unlike the moments that earlier steps left.
         """
         if theta.ndim != 1 or not (theta.flags.c_contiguous and theta.flags.writeable):
             layout = f"shape {theta.shape}, strides {theta.strides}, writeable {theta.flags.writeable}"
@@ -43,6 +44,13 @@ class Optimizer(Checked):
             raise ValueError(f"expected a gradient like theta, {like}, got {g.shape} {g.dtype}")
         self.update(theta, g)
         return at_theta
+
+
+# What a wrapper such as SAM can step with: it brings the gradient, and asks its base for updates only.
+Base = Annotated[
+    Optimizer,
+    Range("an optimizer that only updates", Optimizer, lambda base: type(base).gradient is Optimizer.gradient),
+]
 
 
 @dataclass

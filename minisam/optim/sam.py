@@ -4,14 +4,15 @@ What tells the members apart is where they climb (`ascent`) and what they make o
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import Count, NonNegative, Positive
+from minisam.checks import Count, NonNegative, Positive, Range
 from minisam.objective import Array, Evaluation, Objective, weighted_sum
-from minisam.optim.ascent import Ascent, Ball
-from minisam.optim.gd import Optimizer
+from minisam.optim.ascent import Ascent, Ball, Friendly
+from minisam.optim.gd import Base, Optimizer
 from minisam.optim.schedules import Schedule, value_at
 
 
@@ -24,15 +25,15 @@ class SAM(Optimizer):
     One norm over all parameters jointly; ε̂ = 0 where the gradient vanishes. Both passes see the
     same objective. theta itself is never perturbed: θ + ε̂ is a second vector. The base's moments
     see only ∇L(θ + ε̂), and its weight decay acts at θ (davda54/sam's convention; `Penalised` has
-    google-research/sam's). rho is an L2 radius in weight space; at 0 the second pass is skipped,
-    and SAM is its base, bit for bit. theta is (P,).
+    google-research/sam's). rho is a radius in weight space, in the norm of `ascent`: L2, unless told
+    otherwise. Where it is 0 the second pass is skipped, and SAM is its base, bit for bit. theta is (P,).
 
     Another `ascent` climbs elsewhere: Ball(p) in another norm, Adaptive() is ASAM, Friendly() is
-    Friendly SAM, RandomDirection() the control. Several `ascent_steps` K climb by ρ/K each, always
-    along the gradient where they are, and so stay in the ball.
+    Friendly SAM, RandomDirection() the control. Several `ascent_steps` K climb by ρ/K each, every
+    one as the gradient says where it starts, and so stay in the ball.
 
     Raises:
-        ValueError: a rho that is negative or not finite, ascent_steps below 1.
+        ValueError: a rho that is negative or not finite, ascent_steps below 1, a base that climbs itself.
 
     >>> from minisam.optim import GD
     >>> from minisam.analysis.toy import Bowl
@@ -42,7 +43,7 @@ class SAM(Optimizer):
     (1.0, [0.7, 0.0])
     """
 
-    base: Optimizer
+    base: Base
     rho: NonNegative | Schedule = 0.05
     ascent: Ascent = Ball(2)
     ascent_steps: Count = 1
@@ -60,17 +61,23 @@ class SAM(Optimizer):
         return at_theta, g
 
     def update(self, theta: Array, g: Array) -> None:
-        self.t += 1
         self.base.update(theta, g)
+        self.t += 1  # only when that went well
+
+
+def orthogonal(a: Array, b: Array) -> Array:
+    """The part of a orthogonal to b, a - (aᵀb / ‖b‖²) b; 0 where b = 0. Both are (P,)."""
+    along = kernels.dot(b, b)
+    return kernels.add_scaled(a, -kernels.dot(a, b) / along, b, out=np.empty_like(a)) if along else np.zeros_like(a)
 
 
 @dataclass
 class GSAM(SAM):
     """Surrogate-gap SAM: ∇L(θ + ε̂) - α ∇L(θ)_⊥ (Zhuang et al. 2022, algorithm 1).
 
-    ∇L(θ)_⊥ is the part of ∇L(θ) orthogonal to ∇L(θ + ε̂): along it one climbs at θ without changing,
-    to first order, the loss at θ + ε̂, and so narrows the gap between the two. The paper lets rho
-    follow the learning rate: give it the same kind of schedule. theta is (P,).
+    ∇L(θ)_⊥ is the part of ∇L(θ) orthogonal to ∇L(θ + ε̂). The step goes *up* along it: L(θ) rises
+    while, to first order, the loss at θ + ε̂ does not change, and the gap between the two narrows. In the
+    paper rho falls with the learning rate, from ρ_max to ρ_min: give it such a schedule. theta is (P,).
 
     Raises:
         ValueError: a negative alpha, and what SAM raises.
@@ -87,8 +94,9 @@ class GSAM(SAM):
     alpha: NonNegative = 0.4
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
-        at_theta, g = super().gradient(theta, objective)
-        return at_theta, g - float(self.alpha) * orthogonal(at_theta.grad, g)
+        at_theta, g_s = super().gradient(theta, objective)
+        sideways = orthogonal(at_theta.grad, g_s)
+        return at_theta, kernels.add_scaled(g_s, -self.alpha, sideways, out=np.empty_like(g_s))
 
 
 @dataclass
@@ -121,7 +129,8 @@ class ExactSAM(SAM):
         if rho == 0 or length == 0:
             return at_theta, g_s
         sideways = orthogonal(g_s, at_theta.grad)
-        return at_theta, g_s + rho / length * objective.hessian(theta)(sideways)
+        product = objective.hessian(theta)(sideways)
+        return at_theta, kernels.add_scaled(g_s, rho / length, product, out=np.empty_like(g_s))
 
 
 @dataclass
@@ -131,7 +140,8 @@ class LookSAM(SAM):
         g_v = g_s - (g_sᵀg / ‖g‖²) g     on every k-th step, which follows g_s = ∇L(θ + ε̂)
         g + α (‖g‖ / ‖g_v‖) g_v          on the others, where g = ∇L(θ) is the only gradient
 
-    theta is (P,).
+    There is no pull where g_s is parallel to g up to rounding, nor from a step whose rho is 0, which
+    is its base's. theta is (P,).
 
     Raises:
         ValueError: a k below 1, a negative alpha, and what SAM raises.
@@ -150,13 +160,21 @@ class LookSAM(SAM):
     pull: Array | None = field(default=None, init=False)  # g_v / ‖g_v‖
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
-        if self.pull is None or self.t % self.k == 0:
-            at_theta, g = super().gradient(theta, objective)
-            g_v = orthogonal(g, at_theta.grad)
-            self.pull = g_v / (kernels.norm(g_v) or 1.0)
-            return at_theta, g
-        at_theta = objective(theta)
-        return at_theta, at_theta.grad + float(self.alpha) * kernels.norm(at_theta.grad) * self.pull
+        if self.pull is None or self.t % self.k == 0 or value_at(self.rho, self.t) == 0:
+            at_theta, g_s = super().gradient(theta, objective)
+            g_v = orthogonal(g_s, at_theta.grad)
+            length, rounding = kernels.norm(g_v), 8 * float(np.finfo(g_s.dtype).eps) * kernels.norm(g_s)
+            self.pull = g_v / length if length > rounding else np.zeros_like(g_v)
+            return at_theta, g_s
+        g = (at_theta := objective(theta)).grad
+        return at_theta, kernels.add_scaled(g, self.alpha * kernels.norm(g), self.pull, out=np.empty_like(g))
+
+
+def _memoryless(inner: Optimizer) -> bool:
+    return not isinstance(inner, LookSAM) and not isinstance(getattr(inner, "ascent", None), Friendly)
+
+
+Memoryless = Annotated[Optimizer, Range("one that keeps nothing from gradient to gradient", Optimizer, _memoryless)]
 
 
 @dataclass
@@ -167,7 +185,7 @@ class MicroBatched(Optimizer):
     update then moves θ once. With m the batch size it is `inner` itself.
 
     Raises:
-        ValueError: m below 1.
+        ValueError: m below 1; LookSAM or Friendly inside, which remember one gradient a step.
 
     >>> from minisam.optim import GD
     >>> from minisam.analysis.toy import Bowl
@@ -177,7 +195,7 @@ class MicroBatched(Optimizer):
     [0.7, 0.0]
     """
 
-    inner: Optimizer
+    inner: Memoryless
     m: Count
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
@@ -194,13 +212,13 @@ class MicroBatched(Optimizer):
 
 @dataclass
 class Clipped(Optimizer):
-    """`inner`, whose updates see gradients of at most this length: g · min(1, max_norm / ‖g‖₂).
+    """`base`, whose updates see gradients of at most this length: g · min(1, max_norm / ‖g‖₂).
 
     SAM(Clipped(Momentum(…), 1.0)) clips ∇L(θ + ε̂), the gradient that is followed, and not the one
     that is climbed. The base's weight decay comes after it, as in PyTorch.
 
     Raises:
-        ValueError: max_norm not above 0.
+        ValueError: max_norm not above 0, a base that is not one: SAM goes outside.
 
     >>> from minisam.optim import GD
     >>> theta = np.zeros(2)
@@ -209,18 +227,9 @@ class Clipped(Optimizer):
     [-0.6, -0.8]
     """
 
-    inner: Optimizer
+    base: Base
     max_norm: Positive
-
-    def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
-        return self.inner.gradient(theta, objective)
 
     def update(self, theta: Array, g: Array) -> None:
         norm = kernels.norm(g)
-        self.inner.update(theta, g * (self.max_norm / norm) if norm > self.max_norm else g)
-
-
-def orthogonal(a: Array, b: Array) -> Array:
-    """The part of a orthogonal to b, a - (aᵀb / ‖b‖²) b; all of a where b = 0. Both are (P,)."""
-    along = kernels.dot(b, b)
-    return a - kernels.dot(a, b) / along * b if along else a
+        self.base.update(theta, g * float(self.max_norm / norm) if norm > self.max_norm else g)

@@ -33,6 +33,11 @@ def value_at(number: float | Schedule, step: int) -> float:
 class Every(Checked):
     """value on every k-th step, beginning with the first, 0 on the others: a rho for occasional SAM.
 
+    Liu et al. 2022 call it SAM-k; LookSAM is to do better.
+
+    Raises:
+        ValueError: k below 1, a negative value.
+
     >>> [Every(3, 0.05)(step) for step in range(4)]
     [0.05, 0.0, 0.0, 0.05]
     """
@@ -48,7 +53,11 @@ class Every(Checked):
 class Late(Checked):
     """0 before a step, value from then on: a rho for SAM in the last part of a training.
 
-    Andriushchenko & Flammarion 2022 find that it keeps most of the gain.
+    A few epochs at the end keep nearly all of SAM's gain (Zhou et al. 2024, arXiv 2410.10373; that it
+    helps to fine-tune with SAM had been found by Andriushchenko & Flammarion 2022).
+
+    Raises:
+        ValueError: a negative start or value.
 
     >>> [Late(2, 0.05)(step) for step in range(4)]
     [0.0, 0.0, 0.05, 0.05]
@@ -64,6 +73,9 @@ class Late(Checked):
 @dataclass(frozen=True)
 class StepDecay(Checked):
     """base · factor^(number of milestones passed); milestones are steps.
+
+    Raises:
+        ValueError: base or factor not above 0.
 
     >>> schedule = StepDecay(1.0, milestones=(10, 20), factor=0.5)
     >>> schedule(9), schedule(10), schedule(25)

@@ -207,9 +207,9 @@ class RestoresBySubtraction(SAM):
     def gradient(self, theta, objective):
         at_w = objective(theta)
         epsilon = self.rho * at_w.grad / length(at_w.grad)
-        theta += epsilon
-        g = objective(theta).grad
-        theta -= epsilon  # MISTAKE: floating-point subtraction does not undo addition
+        worst = theta + epsilon
+        g = objective(worst).grad
+        theta[:] = worst - epsilon  # MISTAKE: floating-point subtraction does not undo addition
         return at_w, g
 
 
@@ -236,7 +236,7 @@ class LossAtWorst(SAM):
     """The loss and the accuracy that are reported are those at w + ε̂.
 
     Training looks worse than it is, the more so the larger rho, and SAM cannot be compared with
-    its base by their curves.
+    its base by their curves. (BatchNorm's statistics are then those at w + ε̂, too.)
 
     In the wild: mosaicml/composer logged the loss of the second pass too; its pull request 1518
     put that right.
