@@ -13,7 +13,7 @@ import pytest
 from torch_twin import NETS, Twin, one_torch_thread, problem, torch
 
 from minisam.nn import BatchLoss, BatchNorm
-from minisam.optim import GSAM, SAM, Adaptive, Friendly, LookSAM, MicroBatched, Momentum
+from minisam.optim import GSAM, SAM, Adaptive, ExactSAM, Friendly, LookSAM, MicroBatched, Momentum
 
 STEPS = 50
 BASE = {"lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}
@@ -51,6 +51,15 @@ class Batch:
         g = torch.autograd.grad(self.twin.loss(self.x, self.y), self.twin.parameters)
         self.twin.w = self.w
         return torch.cat([one.flatten() for one in g])
+
+    def loss(self, w):
+        """L(w) as a function of one vector, which torch can differentiate twice; it leaves no statistics."""
+        for norm in self.twin.norms:
+            norm.track_running_stats = False
+        module = self.twin.module
+        parts = w.split([p.numel() for p in module.parameters()])
+        values = {name: part.view_as(p) for (name, p), part in zip(module.named_parameters(), parts, strict=True)}
+        return self.twin.loss(self.x, self.y, lambda x: torch.func.functional_call(module, values, (x,)))
 
 
 def unit(v):
@@ -104,6 +113,14 @@ def gsam(batch):
     return g_p - GSAM_ALPHA * (g - parallel)
 
 
+def exact_sam(batch):
+    """The gradient of L(w + ε̂(w)), through ε̂ as well."""
+    batch.gradient()  # whose running statistics stay
+    w = batch.w.clone().requires_grad_()
+    (g,) = torch.autograd.grad(batch.loss(w), w, create_graph=True)
+    return torch.autograd.grad(batch.loss(w + RHO * unit(g)), w)[0]
+
+
 def friendly_sam(batch):
     """Li et al. 2024, algorithm 1."""
     g = batch.gradient()
@@ -130,6 +147,7 @@ MEMBERS = {
     "m-SAM": (lambda base: MicroBatched(SAM(base, RHO), MICRO), m_sam),
     "ASAM": (lambda base: SAM(base, ASAM_RHO, Adaptive(ETA)), asam),
     "GSAM": (lambda base: GSAM(base, RHO, alpha=GSAM_ALPHA), gsam),
+    "exact SAM": (lambda base: ExactSAM(base, RHO), exact_sam),
     "Friendly SAM": (lambda base: SAM(base, RHO, Friendly(SIGMA, LAMBDA)), friendly_sam),
     "LookSAM": (lambda base: LookSAM(base, RHO, k=LOOK_K, alpha=LOOK_ALPHA), look_sam),
 }

@@ -108,9 +108,10 @@ class Twin:
     def stats(self, values):
         _assign(self.running, values)
 
-    def loss(self, x, y):
+    def loss(self, x, y, function=None):
+        """The mean cross-entropy on a batch of the module, or of another function in its place."""
         nchw = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-        return torch.nn.functional.cross_entropy(self.module(nchw), torch.from_numpy(y))
+        return torch.nn.functional.cross_entropy((function or self.module)(nchw), torch.from_numpy(y))
 
     def follow(self, g, optimizer):
         """Let torch's optimizer take a step along the gradient g, in w's order."""
