@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from minisam_study.config import Config
+from minisam_study.datasets import load
 from minisam_study.environment import environment
 from minisam_study.files import replacing
 from minisam_study.recipes import NOISY, PRESETS
 from minisam_study.reproduce import run_all
 from minisam_study.train import Run
 
-from minisam.data import Dataset, load, redraw_labels
+from minisam.data import Dataset, redraw_labels
 from minisam.kernels import set_threads
 from minisam.rng import Stream, keyed_rng
 

@@ -9,7 +9,7 @@ average several objectives; they are objectives themselves, so they compose with
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,21 +30,29 @@ class Evaluation(NamedTuple):
     stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for whoever keeps running ones
 
 
-class Objective(Protocol):
-    """A differentiable function of theta, averaged over n examples."""
+class Objective:
+    """A differentiable function of theta, averaged over n examples; a surface in itself is one."""
 
     @property
     def n(self) -> int:
         """Examples it averages over."""
+        return 1
 
     def __call__(self, theta: Array) -> Evaluation:
         """Loss and gradient at theta (P,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+    def value(self, theta: Array) -> float:
+        """The loss alone, which may cost less."""
+        return self(theta).loss
 
     def hessian(self, theta: Array) -> HessianMap:
         """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no second derivatives")
 
     def split(self, m: int) -> "Sequence[Objective]":
         """The same objective as micro-batches of m examples (the last may be smaller)."""
+        return [self]
 
 
 def weighted_sum(terms: Iterable[tuple[float, Sequence]]) -> list:
@@ -61,7 +69,7 @@ def weighted_sum(terms: Iterable[tuple[float, Sequence]]) -> list:
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Objective):
     """The mean of several objectives, weighted by their examples: gradient accumulation.
 
     Mean(batch.split(m)) is `batch` again, up to rounding, in the memory that m examples need. (But
@@ -84,6 +92,9 @@ class Mean:
     def __call__(self, theta: Array) -> Evaluation:
         return Evaluation(*weighted_sum((objective.n / self.n, objective(theta)) for objective in self.objectives))
 
+    def value(self, theta: Array) -> float:
+        return sum(objective.n / self.n * objective.value(theta) for objective in self.objectives)
+
     def hessian(self, theta: Array) -> HessianMap:
         terms = [(objective.n / self.n, objective.hessian(theta)) for objective in self.objectives]
         return lambda v: weighted_sum((weight, [product(v)]) for weight, product in terms)[0]
@@ -93,7 +104,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Penalised(Checked):
+class Penalised(Checked, Objective):
     """L(θ) + l1 ‖θ‖₁ + ½ l2 ‖θ‖₂², over all parameters, biases included.
 
     l2 adds l2 θ to the gradient, as PyTorch's `weight_decay` does, but inside the objective: both

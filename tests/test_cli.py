@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minisam_study import synthetic
 from minisam_study.cli import main
 from minisam_study.config import FAMILY
 
-from minisam.data import cifar, synthetic
+from minisam.data import cifar
 
 COMMAND = [sys.executable, "-m", "minisam_study.cli"]
 

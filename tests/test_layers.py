@@ -165,6 +165,21 @@ def test_batch_norm_is_its_definition(shape, batch_size, seed):
     np.testing.assert_allclose(env.stats[1], var * n / max(n - 1, 1), atol=1e-14)
 
 
+@given(channels=st.integers(1, 6), batch_size=st.integers(2, 4), seed=seeds)
+def test_batch_norm_of_vectors(channels, batch_size, seed):
+    layer = BatchNorm(channels, eps=0.1)
+    x, params, rng = arrays(layer, (channels,), batch_size, seed)
+    assert gradcheck(layer, x, params, rng) < TOLERANCE
+    assert hvpcheck(layer, x, params, rng) < 1e-6
+
+
+def test_batch_norm_of_a_value_alone_is_beta():
+    layer, x = BatchNorm(2), np.array([[5.0, -3.0]])
+    dx, (dgamma, dbeta) = backward(layer, x, [np.ones(2), np.array([1.0, 2.0])], np.array([[7.0, 8.0]]))
+    np.testing.assert_allclose(forward(layer, x, np.ones(2), np.array([1.0, 2.0])), [[1, 2]])
+    np.testing.assert_allclose([dx[0], dgamma, dbeta], [[0, 0], [0, 0], [7, 8]], atol=1e-11)
+
+
 @pytest.mark.parametrize("offset", [0, 1e3, 1e6, -1e6])
 def test_a_large_mean_does_not_drown_the_variance(offset):
     """E[x²] - μ² would be off by 1e12 · 1e-7 in float32: no digit of a variance of 1 would be right."""

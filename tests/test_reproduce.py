@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minisam_study import synthetic
 from minisam_study.recipes import NOISY, PRESETS, RECIPES, Preset, configs
 from minisam_study.report import WARNING, html_report, text_table, write_report
 from minisam_study.reproduce import compare, reproduce, run_all, summarise
 from minisam_study.train import Diverged
 
-from minisam.data import synthetic
 from minisam.kernels import get_threads, set_threads
 
 TINY = Preset(("mlp",), n_train=64, epochs=2, seeds=2, batch_size=32, n_test=40)

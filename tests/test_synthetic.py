@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from minisam.data.synthetic import BLOCK, SHAPES, SIDE, _draw, synthetic
+from minisam_study.synthetic import BLOCK, SHAPES, SIDE, _draw, synthetic
 
 
 @pytest.fixture(scope="module")

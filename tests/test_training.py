@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from minisam_study import Config, Diverged, Model, Prepared, load_model, save_model, train
+from minisam_study import Config, Diverged, Model, Prepared, load_model, save_model, synthetic, train
 from minisam_study.config import make_optimizer
 from minisam_study.train import network
 
-from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
+from minisam.data import Dataset, Normalisation, redraw_labels
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build
 from minisam.optim import SAM, Cosine, Momentum

@@ -10,14 +10,16 @@ from typing import Any, get_args, get_type_hints
 
 from minisam import __version__
 from minisam.checks import Count, require
-from minisam.data import DATASETS, Dataset, available, fetch, load
-from minisam.data.synthetic import WARNING
+from minisam.data import Dataset, available
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
 from minisam_study.checkpoint import Model, load_model, save_model
 from minisam_study.config import Config
+from minisam_study.datasets import DATASETS, load
+from minisam_study.download import fetch
 from minisam_study.files import replacing, require_writable
 from minisam_study.recipes import PRESETS
+from minisam_study.synthetic import WARNING
 from minisam_study.train import Prepared, network, train
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from minisam.data.synthetic import WARNING
 from minisam_study.config import FAMILY
 from minisam_study.files import replacing
 from minisam_study.plots import in_setting, noise_title, settings
+from minisam_study.synthetic import WARNING
 
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
 HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))

@@ -12,7 +12,7 @@ from minisam.objective import Array, Evaluation, HessianMap, Objective
 Call = tuple[Array, Evaluation]  # where the objective was asked, and what it said
 
 
-class Recorded:
+class Recorded(Objective):
     """An objective that keeps its `calls`: what an optimizer asked for in one step.
 
     >>> from minisam.analysis.toy import Bowl

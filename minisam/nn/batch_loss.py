@@ -11,11 +11,11 @@ from minisam.nn.env import Env
 from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.network import Sequential
-from minisam.objective import Evaluation, HessianMap
+from minisam.objective import Evaluation, HessianMap, Objective
 
 
 @dataclass(frozen=True, eq=False)
-class BatchLoss:
+class BatchLoss(Objective):
     """The mean loss of a network over one batch, as a function of theta.
 
     x is (N, *input_shape) in theta's dtype; y is what the loss takes, labels (N,) by default.
@@ -50,6 +50,12 @@ class BatchLoss:
     @property
     def n(self) -> int:
         return len(self.x)
+
+    def value(self, theta: Array) -> float:
+        self.net.check(theta, self.x)
+        self.env.begin(self.key, self.stats)
+        with single_threaded_blas():
+            return self.loss(self.net.chain.forward(self.net.views(theta), self.x, self.env)[0], self.y)[0]
 
     def __call__(self, theta: Array) -> Evaluation:
         self.net.check(theta, self.x)

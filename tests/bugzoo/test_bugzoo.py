@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from minisam_study import Config, Prepared, train
+from minisam_study import Config, Prepared, synthetic, train
 from minisam_study.train import network
 from properties import loss_goes_down
 from zoo import EXHIBITS, fold
 
-from minisam.data import synthetic
 from minisam.nn import BatchLoss
 from minisam.rng import Stream, keyed_rng
 

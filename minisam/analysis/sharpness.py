@@ -1,0 +1,77 @@
+"""How sharp is a minimum? How far the loss rises within rho of it: at worst, after SAM's step, on average."""
+
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from minisam import kernels
+from minisam.checks import Count, Positive, require
+from minisam.objective import Array, Objective
+
+
+class Sharpness(NamedTuple):
+    """Rises of the loss, in its own units (nats for cross-entropy)."""
+
+    one_step: float  # L(θ + ε̂) - L(θ) with SAM's ε̂
+    worst: Array  # (steps,): the largest found after 1, 2, … steps of ascent
+    random: Array  # (directions,): on the sphere, in random directions
+
+
+def sharpness(
+    objective: Objective,
+    theta: Array,
+    rho: float,
+    rng: np.random.Generator,
+    eta: float | None = None,
+    steps: int = 20,
+    starts: int = 5,
+    directions: int = 100,
+) -> Sharpness:
+    """max L(θ + T δ) - L(θ) over ‖δ‖₂ ≤ ρ from below, by projected gradient ascent, and on random δ.
+
+        δ ← Π(δ + ρ T g / ‖T g‖),   g = ∇L at θ + T δ,   Π the nearest point of the ball
+
+    T = 1 is the ball of SAM (Foret et al. 2021); with `eta`, T = |θ| + eta is that of ASAM, where it
+    does not matter how layers are scaled against each other (Kwon et al. 2021). The ascent starts from
+    δ = 0, whose first step is SAM's own, and from starts - 1 random points of the sphere.
+
+    Raises:
+        ValueError: rho, eta, steps, starts or directions not positive.
+
+    >>> from minisam.analysis.toy import Bowl
+    >>> found = sharpness(Bowl([1.0, 9.0]), np.array([1.0, 0.0]), rho=1.0, rng=np.random.default_rng(0))
+    >>> found.one_step, round(float(found.worst[-1]), 3)  # along the axis 1.5; the other one is the steeper
+    (1.5, 4.562)
+    """
+    for name, number in {"rho": rho, "eta": 1.0 if eta is None else eta}.items():
+        require(name, number, Positive)
+    for name, number in {"steps": steps, "starts": starts, "directions": directions}.items():
+        require(name, number, Count)
+    T = np.ones_like(theta) if eta is None else np.abs(theta) + theta.dtype.type(eta)
+    here, one_step, worst = objective.value(theta), 0.0, np.zeros(steps)  # δ = 0 rises by 0
+
+    def on_sphere() -> Array:
+        z = rng.standard_normal(len(theta)).astype(theta.dtype)
+        return z * (rho / kernels.norm(z))
+
+    with tqdm(total=starts * (steps + 1) + directions, desc="sharpness", delay=2, leave=False) as bar:
+        for start in range(starts):
+            delta = on_sphere() if start else np.zeros_like(theta)
+            for step in range(steps + 1):
+                found = objective(theta + T * delta)
+                reached = worst[max(step - 1, 0) :]
+                np.maximum(reached, found.loss - here, out=reached)
+                if start == 0 and step == 1:
+                    one_step = found.loss - here
+                climb = T * found.grad
+                if (length := kernels.norm(climb)) == 0:
+                    break
+                delta = delta + (rho / length) * climb
+                delta *= min(1.0, rho / kernels.norm(delta))
+                bar.update()
+        random = []
+        for _ in range(directions):
+            random.append(objective.value(theta + T * on_sphere()) - here)
+            bar.update()
+    return Sharpness(one_step, worst, np.array(random))
