@@ -148,7 +148,7 @@ def density(product: HessianMap, like: Array, rng: np.random.Generator, steps: i
     >>> from minisam.analysis.toy import Bowl
     >>> theta = np.ones(3)
     >>> nodes, weights = density(Bowl([1.0, -5.0, 2.0]).hessian(theta), theta, np.random.default_rng(0), samples=1)
-    >>> nodes.round(6).tolist(), round(weights.sum(), 9)
+    >>> nodes.round(6).tolist(), round(float(weights.sum()), 9)
     ([-5.0, 1.0, 2.0], 1.0)
     """
     require("samples", samples, Count)

@@ -47,8 +47,8 @@ class Rosenbrock(Objective):
 
     def hessian(self, theta: Array) -> HessianMap:
         (x, y), b = theta, self.b
-        H = np.array([[2 - 4 * b * (y - 3 * x**2), -4 * b * x], [-4 * b * x, 2 * b]], theta.dtype)
-        return lambda v: H @ v
+        H = np.array([[2 - 4 * b * (y - 3 * x**2), -4 * b * x], [-4 * b * x, 2 * b]])
+        return lambda v: H.astype(v.dtype) @ v
 
 
 class TwoMinima(Objective):
