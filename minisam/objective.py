@@ -73,13 +73,16 @@ class Mean(Objective):
     """The mean of several objectives, weighted by their examples: gradient accumulation.
 
     Mean(batch.split(m)) is `batch` again, up to rounding, in the memory that m examples need. (But
-    each part has its own BatchNorm statistics and its own Dropout masks.)
+    each part has its own BatchNorm statistics and its own Dropout masks.) For products with its Hessian
+    it keeps what every part computed, unless `keeps` is False: then the memory of one part will do,
+    and each product takes some two thirds longer.
 
     Raises:
         ValueError: no objectives.
     """
 
     objectives: Sequence[Objective]
+    keeps: bool = True
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -96,8 +99,14 @@ class Mean(Objective):
         return sum(objective.n / self.n * objective.value(theta) for objective in self.objectives)
 
     def hessian(self, theta: Array) -> HessianMap:
-        terms = [(objective.n / self.n, objective.hessian(theta)) for objective in self.objectives]
-        return lambda v: weighted_sum((weight, [product(v)]) for weight, product in terms)[0]
+        kept = [objective.hessian(theta) for objective in self.objectives] if self.keeps else None
+        shares = [objective.n / self.n for objective in self.objectives]
+
+        def product(v: Array) -> Array:
+            products = kept or (objective.hessian(theta) for objective in self.objectives)
+            return weighted_sum((share, [of_part(v)]) for share, of_part in zip(shares, products, strict=True))[0]
+
+        return product
 
     def split(self, m: int) -> list[Objective]:
         return [part for objective in self.objectives for part in objective.split(m)]

@@ -17,7 +17,6 @@ from minisam.nn import (
     BatchNorm,
     Conv2d,
     Dropout,
-    Env,
     Flatten,
     GlobalAvgPool2d,
     Layer,
@@ -125,17 +124,11 @@ def test_gauss_newton_is_the_loss_seen_through_the_linearised_network(seed):
 
 def test_gauss_newton_leaves_what_is_kept_alone():
     theta, batch = batch_of()
-    here = batch.net.linearize(theta, batch.x, batch.y, env=_begun(batch))
+    here = batch.net.linearize(theta, batch.x, batch.y, key=(1,))
     v = np.random.default_rng(0).standard_normal(len(theta))
     before = here.hvp(v)
     here.gauss_newton(v)
     np.testing.assert_array_equal(here.hvp(v), before)
-
-
-def _begun(batch):
-    env = Env()
-    env.begin(batch.key, batch.stats)
-    return env
 
 
 def test_a_product_outlives_other_evaluations():
@@ -169,7 +162,8 @@ def test_objectives_hand_their_curvature_on(seed):
     theta, batch = smooth_mlp(seed)
     v = np.random.default_rng(seed).standard_normal(len(theta))
     product = batch.hessian(theta)(v)
-    np.testing.assert_allclose(Mean(batch.split(2)).hessian(theta)(v), product, atol=1e-12)
+    for keeps in (True, False):
+        np.testing.assert_allclose(Mean(batch.split(2), keeps).hessian(theta)(v), product, atol=1e-12)
     np.testing.assert_allclose(Penalised(batch, l1=0.3, l2=0.7).hessian(theta)(v), product + 0.7 * v, atol=1e-14)
     np.testing.assert_array_equal(Recorded(batch).hessian(theta)(v), product)
     bowl = Bowl([1.0, 4.0])

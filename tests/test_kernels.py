@@ -121,6 +121,12 @@ def avg_pool2d_grad(d):
     return {"dy": d.array(*y), **geometry, "out": d.blank(*x)}
 
 
+def max_pool2d_picked(d):
+    x, y, geometry = pooling(d)
+    winner = d.rng.integers(0, geometry["size"] ** 2, y).astype(np.uint8)
+    return {"x": d.array(*x), "winner": winner, **geometry, "out": d.blank(*y)}
+
+
 def matmul(d):
     M, K, N = (d.draw(st.integers(1, 9) | st.sampled_from([64, 200, 257])) for _ in range(3))
     return {"a": d.array(M, K), "b": d.array(K, N), "out": d.blank(M, N)}
@@ -188,7 +194,7 @@ ARGUMENTS = {
     function.__name__: function
     for function in (
         *(matmul, conv2d, conv2d_weight_grad, conv2d_input_grad),
-        *(max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad),
+        *(max_pool2d, max_pool2d_grad, max_pool2d_picked, avg_pool2d, avg_pool2d_grad),
         *(channel_sums, channel_affine),
         *(relu, relu_grad, dot, norm, add_scaled, momentum_update, adam_update),
     )

@@ -41,10 +41,28 @@ def max_pool_images_grad(dy, winner, size, stride, dx):
                 to[c * stride + j, k] += g[c, k] if place[c, k] == p else zero
 
 
+@kernel("void(T[:,:,:,::1], u1[:,:,:,::1], i8, i8, T[:,:,:,::1])")
+def picked_images(x, winner, size, stride, y):
+    N, H_out, W_out, C = y.shape
+    for n, r, p in np.ndindex(N, H_out, size * size):
+        i, j = divmod(p, size)
+        row, to, place = x[n, r * stride + i], y[n, r], winner[n, r]
+        for c in range(W_out):
+            for k in range(C):
+                to[c, k] = row[c * stride + j, k] if place[c, k] == p else to[c, k]
+
+
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
     x, pool = dense(x), max_pool_images[x.dtype]
     parallel(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), max(1, _BLOCK // x[0].size))
+    return out
+
+
+def max_pool2d_picked(x: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
+    """What x has in the winners' places into out; see `reference.max_pool2d_picked`."""
+    x, pick = dense(x), picked_images[x.dtype]
+    parallel(lambda i, j: pick(x[i:j], winner[i:j], size, stride, out[i:j]), len(x), max(1, _BLOCK // x[0].size))
     return out
 
 

@@ -86,6 +86,14 @@ def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> A
     return out
 
 
+def max_pool2d_picked(x: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
+    """out[n,r,c,k] = x in the place of the window that winner names: the derivative of max along x."""
+    n, r, c, k = np.indices(out.shape)
+    i, j = np.divmod(winner.astype(np.intp), size)
+    out[...] = x[n, r * stride + i, c * stride + j, k]
+    return out
+
+
 def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
     """dL/dx (out, the shape of x): each window hands its dy to the input that won it."""
     out[...] = 0

@@ -68,9 +68,7 @@ class BatchLoss(Objective):
 
     def hessian(self, theta: Array) -> HessianMap:
         """v ↦ H v at theta; forward and backward are computed once, each v then costs some two gradients."""
-        env = Env()  # of its own: the next evaluation must not write over what it keeps
-        env.begin(self.key, self.stats)
-        here = self.net.linearize(theta, self.x, self.y, self.loss, env)
+        here = self.net.linearize(theta, self.x, self.y, self.loss, self.key, self.stats)
         self.env.examples += self.n
 
         def product(v: Array) -> Array:

@@ -4,6 +4,8 @@ H v = d/dt ∇L(θ + t v) at t = 0, exactly, at the price of about two gradients
 and backward are differentiated once more, along v only (Pearlmutter 1994). No Hessian is formed.
 """
 
+import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,14 @@ from minisam.nn.losses import Loss
 
 if TYPE_CHECKING:
     from minisam.nn.network import Sequential
+
+
+_spare: list[Env] = []  # memory that a linearisation left: fresh pages would cost half a gradient
+_local = threading.local()  # each thread's memory for products, one after the other
+
+
+def _give_back(env: Env) -> None:
+    _spare[:] = [env]
 
 
 class Linearized:
@@ -29,14 +39,15 @@ class Linearized:
     [18.0, 6.0]
     """
 
-    def __init__(self, net: "Sequential", theta: Array, x: Array, y: Array, loss: Loss, env: Env) -> None:
+    def __init__(self, net: "Sequential", theta: Array, x: Array, y: Array, loss: Loss, key=None, stats=None) -> None:
         self._net, self._theta, self._y, self._loss, self._params = net, theta, y, loss, net.views(theta)
-        env.keeps = True
+        env = _spare.pop() if _spare else Env(keeps=True)
+        weakref.finalize(self, _give_back, env)
+        env.begin(key, stats)
         self._outputs, self._trace = net.chain.forward(self._params, x, env)
         self.loss, self._dy = loss(self._outputs, y)
         self.grad = np.empty_like(theta)
         net.chain.backward(self._params, self._trace, self._dy, net.views(self.grad), env, wants_dx=False)
-        self._env = Env()  # of the products, one after the other
 
     def hvp(self, v: Array) -> Array:
         """H v, H = ∇²L(θ).
@@ -47,7 +58,7 @@ class Linearized:
         v_dot, outputs_dot, caches_dot = self._tangent(v)
         dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
         self._net.chain.backward_tangent(
-            self._params, v_dot, self._trace, caches_dot, self._dy, dy_dot, self._net.views(product), self._env, False
+            self._params, v_dot, self._trace, caches_dot, self._dy, dy_dot, self._net.views(product), _local.env, False
         )
         return product
 
@@ -58,7 +69,9 @@ class Linearized:
         """
         _, outputs_dot, _ = self._tangent(v)
         dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
-        self._net.chain.backward(self._params, self._trace, dy_dot, self._net.views(product), self._env, wants_dx=False)
+        self._net.chain.backward(
+            self._params, self._trace, dy_dot, self._net.views(product), _local.env, wants_dx=False
+        )
         return product
 
     def _tangent(self, v: Array) -> tuple:
@@ -67,7 +80,8 @@ class Linearized:
             raise ValueError(f"expected v like theta, {like}, got {v.shape} {v.dtype}")
         if not np.isfinite(v).all():
             raise ValueError("v must be finite, got NaN or infinity")
-        self._env.begin()
+        env = _local.__dict__.setdefault("env", Env())
+        env.begin()
         v_dot = self._net.views(v)
-        outputs_dot, caches_dot = self._net.chain.tangent(self._params, v_dot, self._trace, None, self._env)
+        outputs_dot, caches_dot = self._net.chain.tangent(self._params, v_dot, self._trace, None, env)
         return v_dot, np.zeros_like(self._outputs) if outputs_dot is None else outputs_dot, caches_dot

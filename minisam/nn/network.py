@@ -94,12 +94,10 @@ class Sequential:
         loss.check(y, len(x), self.output_shape)
         return self.evaluate(theta, x, y, loss, Env())[:2]
 
-    def linearize(
-        self, theta: Array, x: Array, y: Array, loss: Loss | None = None, env: Env | None = None
-    ) -> Linearized:
+    def linearize(self, theta: Array, x: Array, y: Array, loss: Loss | None = None, key=None, stats=None) -> Linearized:
         """The loss at theta with its gradient, and its Hessian as a map: `.hvp(v)` for many v.
 
-        An `env` that has begun brings Dropout's key and BatchNorm's running statistics.
+        Dropout needs a `key`, as in `BatchLoss`; given `stats`, running statistics, it is evaluation's loss.
 
         Raises:
             ValueError, TypeError: as `loss_and_grad` does.
@@ -107,7 +105,7 @@ class Sequential:
         loss = loss or SoftmaxCrossEntropy()
         self.check(theta, x, finite=True)
         loss.check(y, len(x), self.output_shape)
-        return Linearized(self, theta, x, y, loss, env or Env())
+        return Linearized(self, theta, x, y, loss, key, stats)
 
     def hvp(self, theta: Array, v: Array, x: Array, y: Array, loss: Loss | None = None) -> Array:
         """H v (P,), with H the Hessian of the mean loss over a batch; v is (P,) like theta."""

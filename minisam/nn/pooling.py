@@ -63,13 +63,9 @@ class MaxPool2d(_Pool2d):
         return kernels.max_pool2d_grad(dy, winner, self.size, self.stride, dx)
 
     def tangent(self, params, params_dot, cache, x_dot, env):
-        winner, _ = cache
+        winner, _ = cache  # the winners stay the winners
         y_dot = env.arena.empty(winner.shape, x_dot.dtype)
-        ends = [self.stride * n for n in winner.shape[1:3]]
-        for p in range(self.size**2):  # the winners stay the winners
-            i, j = divmod(p, self.size)
-            at_p = x_dot[:, i : i + ends[0] : self.stride, j : j + ends[1] : self.stride]
-            np.copyto(y_dot, at_p, where=winner == p)
+        kernels.max_pool2d_picked(x_dot, winner, self.size, self.stride, out=y_dot)
         return y_dot, None
 
 
