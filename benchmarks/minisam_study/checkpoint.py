@@ -39,15 +39,19 @@ class Model:
         """The class (N,) int64 of each uint8 image (N, H, W, C)."""
         return self.net.predict(self.theta, self.normalise(images), stats=self.stats)
 
+    def require_classes(self, dataset: Dataset) -> None:
+        """Raise ValueError unless the data set has the classes that the model was trained on."""
+        if dataset.classes != self.classes:
+            known, got = (f"{len(c)} classes ({c[0]}, …)" for c in (self.classes, dataset.classes))
+            raise ValueError(f"the model knows {known}, {dataset.name} has {got}")
+
     def test_error(self, dataset: Dataset) -> float:
         """The fraction of the data set's test images classified wrongly.
 
         Raises:
             ValueError: a data set with other classes than the model was trained on.
         """
-        if dataset.classes != self.classes:
-            known, got = (f"{len(c)} classes ({c[0]}, …)" for c in (self.classes, dataset.classes))
-            raise ValueError(f"the model knows {known}, {dataset.name} has {got}")
+        self.require_classes(dataset)
         return float(np.mean(self.predict(dataset.x_test) != dataset.y_test))
 
 

@@ -1,18 +1,22 @@
-"""The command line: reproduce, train, evaluate, data."""
+"""The command line: reproduce, train, evaluate, sharpness, landscape, toy, data."""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from minisam import __version__
-from minisam.checks import Count, require
+from minisam.analysis.landscape import line
+from minisam.checks import Count, Positive, require
 from minisam.data import Dataset, available
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
+from minisam_study import geometry
 from minisam_study.checkpoint import Model, load_model, save_model
 from minisam_study.config import Config
 from minisam_study.datasets import DATASETS, load
@@ -51,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
     text, picture = "look inside SAM's steps; keep the picture (diagnostics.png)", Path("diagnostics.png")
+    sub.add_argument("--path", type=Path, metavar="FILE.npz", help="keep the weights of every epoch, for landscape")
     sub.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
     for option in fields(Config):
         _config_option(sub, option, get_type_hints(Config)[option.name])
@@ -60,11 +65,38 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", type=Path, metavar="FILE.npz")
     sub.set_defaults(run=_evaluate)
 
+    sub = command("sharpness", "Measure the loss's curvature and sharpness at trained weights.", data)
+    sub.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help="of `minisam train --save`")
+    sub.add_argument("--rho", type=float, default=0.05, metavar="FLOAT", help="radius of the ball (0.05)")
+    sub.add_argument("--eta", type=float, metavar="FLOAT", help="take ASAM's ball, relative to the weights")
+    sub.add_argument("--k", type=int, default=5, metavar="INT", help="leading eigenvalues (5)")
+    _about_images(sub, "sharpness")
+    sub.set_defaults(run=_sharpness)
+
+    sub = command("landscape", "Draw the loss around trained weights, or between two solutions.", data)
+    sub.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help="one (a plane), or two (a line)")
+    sub.add_argument("--along", choices=geometry.KINDS, default="random", help="what spans the plane (random)")
+    sub.add_argument("--path", type=Path, metavar="FILE.npz", help="of `minisam train --path`, for --along path")
+    sub.add_argument("--points", type=int, default=51, metavar="INT", help="in each direction (51)")
+    sub.add_argument("--radius", type=float, default=1.0, metavar="FLOAT", help="in lengths of the directions (1)")
+    _about_images(sub, "landscape")
+    sub.set_defaults(run=_landscape)
+
+    sub = command("toy", "Draw optimizers on surfaces of two parameters.")
+    sub.add_argument("--out", type=Path, default=Path("minisam-results/toy"), metavar="DIR")
+    sub.set_defaults(run=_toy)
+
     sub = command("data", "Say which data sets are where; fetch one.")
     sub.add_argument("--data-dir", metavar="DIR", help="look here (default: MINISAM_DATA, cache)")
     sub.add_argument("--fetch", choices=("cifar10", "cifar100"), help="download it into the cache")
     sub.set_defaults(run=_data)
     return parser
+
+
+def _about_images(parser: argparse.ArgumentParser, folder: str) -> None:
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images to average over (1000)")
+    text, default = f"default: minisam-results/{folder}", Path("minisam-results") / folder
+    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=text)
 
 
 def _config_option(parser: argparse.ArgumentParser, option: Any, type_: Any) -> None:
@@ -108,13 +140,14 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
-    for file in filter(None, (args.save, args.diagnostics)):
+    for file in filter(None, (args.save, args.diagnostics, args.path)):
         require_writable(file.parent)
     dataset = _load(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n")
-    run = train(config, data, progress=True, diagnostics=args.diagnostics is not None)
+    path: list[np.ndarray] | None = None if args.path is None else []
+    run = train(config, data, progress=True, diagnostics=args.diagnostics is not None, path=path)
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.diagnostics:
@@ -126,6 +159,10 @@ def _train(args: argparse.Namespace) -> None:
         with replacing(args.diagnostics) as temporary:
             plots.diagnostics(run.history).savefig(temporary, dpi=120)
         print(f"Diagnostics of the last epoch above, of all in {args.diagnostics}")
+    if args.path:
+        with replacing(args.path) as temporary, temporary.open("wb") as file:
+            np.savez(file, thetas=np.array(path))
+        print(f"Weights of every epoch saved: {args.path}")
     if args.save:
         model = Model(config, net, run.theta, run.stats, dataset.classes, data.normalisation)
         save_model(args.save, model)
@@ -135,6 +172,70 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     model, dataset = load_model(args.model), _load(args)
     print(f"test error on {dataset.name}: {model.test_error(dataset):.2%}")
+
+
+def _models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
+    """The models by name, and training images of the classes they know."""
+    dataset = _load(args).first(n_train=args.images)
+    models = {str(path): load_model(path) for path in args.models}
+    for model in models.values():
+        model.require_classes(dataset)
+    require_writable(args.out)
+    return models, dataset
+
+
+def _sharpness(args: argparse.Namespace) -> None:
+    from minisam_study import geometry_plots, plots
+
+    models, dataset = _models(args)
+    found = {}
+    for name, model in models.items():
+        objective = geometry.training_loss(model, dataset.x_train, dataset.y_train)
+        measured = geometry.measure(objective, model.theta, args.rho, args.eta, args.k)
+        found[Path(name).stem] = measured | {"config": asdict(model.config), "images": len(dataset.y_train)}
+    print(geometry.text_table(found))
+    geometry.write_json(args.out / "sharpness.json", found)
+    plots.save(args.out / "sharpness.png", geometry_plots.spectra(found), dataset.synthetic)
+    print(f"\nOn {len(dataset.y_train):,} training images of {dataset.name}; numbers and a picture: {args.out}")
+
+
+def _landscape(args: argparse.Namespace) -> None:
+    from minisam_study import geometry_plots, plots
+
+    require("points", args.points, Count)
+    require("radius", args.radius, Positive)
+    models, dataset = _models(args)
+    first, *others = models.values()
+    objective = geometry.training_loss(first, dataset.x_train, dataset.y_train)
+    if len(others) > 1 or (others and others[0].theta.shape != first.theta.shape):
+        raise ValueError("expected one model, or two of the same network")
+    if others:
+        test = geometry.training_loss(first, dataset.x_test[: args.images], dataset.y_test[: args.images])
+        t, direction = np.linspace(-0.5, 1.5, args.points), others[0].theta - first.theta
+        curves = {"training images": line(objective, first.theta, direction, t)}
+        curves["test images"] = line(test, first.theta, direction, t)
+        np.savez(args.out / "line.npz", t=t, train=curves["training images"], test=curves["test images"])
+        figure, file = geometry_plots.line(t, curves, [Path(name).stem for name in models]), "line.png"
+    else:
+        path = np.load(args.path, allow_pickle=False)["thetas"] if args.path else None
+        kept = args.out / f"landscape-{args.along}.npz"
+        found = geometry.landscape(first, objective, args.along, args.points, args.radius, kept, path)
+        title = f"{first.config.label} on {dataset.name}"
+        figure, file = geometry_plots.landscape(found, args.along, title), f"landscape-{args.along}.png"
+    plots.save(args.out / file, figure, dataset.synthetic)
+    print(
+        f"On {len(dataset.y_train):,} training images of {dataset.name}: {args.out / file}, and its numbers beside it"
+    )
+
+
+def _toy(args: argparse.Namespace) -> None:
+    from minisam_study import geometry_plots, plots
+
+    require_writable(args.out)
+    plots.save(args.out / "toy.png", geometry_plots.toys())
+    with replacing(args.out / "toy.gif") as temporary:
+        geometry_plots.animation(temporary)
+    print(f"Paths in {args.out / 'toy.png'}, SAM's race against GD in {args.out / 'toy.gif'}")
 
 
 def _data(args: argparse.Namespace) -> None:

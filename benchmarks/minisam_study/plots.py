@@ -5,11 +5,14 @@ Colours are Okabe and Ito's, told apart by all common colour visions.
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+from minisam_study.files import replacing
 
 # Without colours, too: SAM is solid, its baselines are dashed or dotted.
 STYLES = {
@@ -20,6 +23,7 @@ STYLES = {
     "SAM(Momentum)": ("#D55E00", "-"),
     "SAM(Adam)": ("#E69F00", "-"),
 }
+SYNTHETIC = "synthetic images, not CIFAR"
 FRAME: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -134,12 +138,20 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
 PICTURES = {"errors": errors, "curves": curves}
 
 
+def save(file: Path, figure: Figure, synthetic: bool = False) -> None:
+    """Write a picture, whole or not at all, with a warning where its images are synthetic."""
+    if synthetic:
+        figure.suptitle(SYNTHETIC, color="#D55E00", fontsize=11)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
 def png(draw: Callable[[dict[str, Any]], Figure], results: dict[str, Any]) -> bytes:
     """One of PICTURES as the contents of a PNG file."""
     buffer = BytesIO()
     with matplotlib.rc_context(FRAME):
         figure = draw(results)
         if results["dataset"]["synthetic"]:
-            figure.suptitle("synthetic images, not CIFAR", color="#D55E00", fontsize=11)
+            figure.suptitle(SYNTHETIC, color="#D55E00", fontsize=11)
         figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -56,12 +56,20 @@ def network(config: Config, data: Prepared) -> Sequential:
     return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
-def train(config: Config, data: Prepared, evaluate_every=0, progress: bool | str = False, diagnostics=False) -> Run:
+def train(
+    config: Config,
+    data: Prepared,
+    evaluate_every=0,
+    progress: bool | str = False,
+    diagnostics=False,
+    path: list[Array] | None = None,
+) -> Run:
     """Train one network.
 
     Every `evaluate_every` epochs the history records the error on the test images (0: not at all);
     nothing is chosen by it. `progress` shows a bar; a text becomes its label. With `diagnostics` the
-    history also has, for each epoch, the mean of what `diagnose` says of its steps.
+    history also has, for each epoch, the mean of what `diagnose` says of its steps. The initial
+    weights and those after each epoch are appended to `path`.
 
     Raises:
         ValueError: a batch larger than the data.
@@ -87,6 +95,8 @@ def train(config: Config, data: Prepared, evaluate_every=0, progress: bool | str
         return float(np.mean(net.predict(theta, x, stats=stats) != y))
 
     history: list[dict[str, Any]] = []
+    path = [] if path is None else path
+    path.append(theta.copy())
     step, evaluations, seconds = 0, 0.0, 0.0
     label = progress if isinstance(progress, str) else f"training with {config.label}"
     bar = tqdm(range(config.epochs), label, leave=False, unit="epoch", disable=not progress)
@@ -121,6 +131,7 @@ def train(config: Config, data: Prepared, evaluate_every=0, progress: bool | str
             shown |= {name: f"{mean[name]:.2g}" for name in ("gradient norm", "cosine") if name in mean}
         bar.set_postfix(shown)
         history.append(record)
+        path.append(theta.copy())
     if not np.isfinite(theta).all():
         raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
     predictions = net.predict(theta, data.x_test, stats=stats)

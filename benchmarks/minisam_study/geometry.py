@@ -1,0 +1,139 @@
+"""What the loss looks like around trained weights: curvature and sharpness measured, landscapes computed."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisam.analysis.curvature import density, eigenvalues, trace
+from minisam.analysis.landscape import filter_normalized, pca_plane, plane
+from minisam.analysis.sharpness import sharpness
+from minisam.nn import BatchLoss, Sequential
+from minisam.objective import Array, Mean, Objective
+from minisam_study.checkpoint import Model
+from minisam_study.environment import environment
+from minisam_study.files import replacing
+
+MEMORY = 2 << 30  # bytes that products with a Hessian may keep from one to the next
+BATCH = 200  # images at once
+KINDS = ("random", "eigenvectors", "path")
+
+
+def mean_loss(net: Sequential, x: Array, y: Array, stats: Array | None) -> Mean:
+    """The mean cross-entropy on images x (n, …) float32, as in evaluation: BatchNorm uses its running `stats`."""
+    kept = 2 * x.itemsize * len(x) * sum(math.prod(shape) for shape in net.shapes)  # outputs and their gradients
+    return Mean(BatchLoss(net, x, y, stats=stats).split(BATCH), keeps=kept < MEMORY)
+
+
+def training_loss(model: Model, images: Array, labels: Array) -> Mean:
+    """`mean_loss` of a model on uint8 images (n, H, W, C).
+
+    Raises:
+        ValueError: weights that are not finite.
+    """
+    if not np.isfinite(model.theta).all():
+        raise ValueError(f"expected finite weights, got NaN or infinity: {model.config.label} diverged")
+    return mean_loss(model.net, model.normalise(images), labels, model.stats)
+
+
+def measure(
+    objective: Objective, theta: Array, rho: float, eta: float | None = None, k: int = 5, **effort: int
+) -> dict:
+    """Everything `minisam sharpness` prints, as numbers and lists.
+
+    `effort` may have `samples` (of trace and density; 0 leaves both out), `steps`, `starts` and
+    `directions` (of the ascent and of the random directions).
+    """
+    samples = effort.pop("samples", 10)
+    product, rng = objective.hessian(theta), np.random.default_rng(0)
+    values, _, residuals = eigenvalues(product, theta, k, rng)
+    here = objective(theta)
+    found: dict[str, Any] = {
+        "loss": here.loss,
+        "gradient norm": float(np.linalg.norm(here.grad)),
+        "rho": rho,
+        "eta": eta,
+    }
+    found |= {"eigenvalues": values.tolist(), "residuals": residuals.tolist()}
+    if samples:
+        found["trace"], found["trace error"] = trace(product, theta, rng, max(samples, 2))
+        spread = density(product, theta, rng, steps=40, samples=max(1, samples // 4))
+        found["density"] = {"nodes": spread.nodes.tolist(), "weights": spread.weights.tolist()}
+    rises = sharpness(objective, theta, rho, rng, eta, **effort)
+    return found | {"one step": rises.one_step, "worst": rises.worst.tolist(), "random": rises.random.tolist()}
+
+
+def text_table(found: dict[str, dict]) -> str:
+    """What `measure` found of each model, a column a model."""
+    first = next(iter(found.values()))
+    k = len(first["eigenvalues"])
+    ball = f"rho {first['rho']:g}" if first["eta"] is None else f"ASAM's rho {first['rho']:g}"
+    rows: dict[str, list[str]] = {"": list(found)}
+    for one in found.values():
+        values = one["eigenvalues"]
+        cells = {"loss, nats": f"{one['loss']:.4g}", "gradient norm": f"{one['gradient norm']:.3g}"}
+        cells |= {f"eigenvalue {i + 1}": f"{value:.4g}" for i, value in enumerate(values)}
+        cells[f"eigenvalue 1 / {k}"] = f"{values[0] / values[-1]:.3g}" if values[-1] else "–"
+        if "trace" in one:
+            cells["trace ± standard error"] = f"{one['trace']:.4g} ± {one['trace error']:.2g}"
+        cells[f"rise after SAM's step, {ball}"] = f"{one['one step']:.3g}"
+        cells[f"largest rise found in {len(one['worst'])} steps"] = f"{one['worst'][-1]:.3g}"
+        cells["random directions: mean rise"] = f"{np.mean(one['random']):.3g}"
+        cells[f"largest of {len(one['random'])}"] = f"{np.max(one['random']):.3g}"
+        for name, cell in cells.items():
+            rows.setdefault(name, []).append(cell)
+    widths = [max(len(row[i]) for row in rows.values()) + 3 for i in range(len(found))]
+    return "\n".join(f"{name:<36}" + "".join(map(str.rjust, row, widths)) for name, row in rows.items())
+
+
+def landscape(
+    model: Model, objective: Objective, kind: str, points: int, radius: float, file: Path, path: Array | None = None
+) -> dict[str, Array]:
+    """The loss on points × points places of a plane through the model's weights, kept in `file` row by row.
+
+    `kind` is "random" (filter-normalised directions), "eigenvectors" (the two leading ones, of
+    length 1) or "path" (the plane in which the thetas of `path` (n, P) lie best). A file that an
+    interrupted call left is completed.
+
+    Raises:
+        ValueError: an unknown kind, no path for "path", a file from another plane.
+    """
+    theta, rng = model.theta, np.random.default_rng(0)
+    a = b = np.linspace(-radius, radius, points)
+    found: dict[str, Array] = {}
+    if kind == "random":
+        u, v = (filter_normalized(model.net, theta, rng) for _ in range(2))
+    elif kind == "eigenvectors":
+        u, v = eigenvalues(objective.hessian(theta), theta, 2, rng).vectors
+    elif kind == "path" and path is not None:
+        if path.ndim != 2 or path.shape[1:] != theta.shape:
+            raise ValueError(f"expected a path of weights (n, {len(theta)}), got {path.shape}")
+        on = pca_plane(path, theta)
+        (u, v), found = on.directions, {"path": on.path, "share": on.share}
+        a, b = (np.linspace(c.min() - 0.15 * np.ptp(c), c.max() + 0.15 * np.ptp(c), points) for c in on.path.T)
+    else:
+        raise ValueError(f"expected one of {', '.join(KINDS)}, the last with a path, got {kind!r}")
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in (theta, u, v, a, b)))
+    digest.update(f"{objective.n} {objective.value(theta)!r}".encode())
+    same = {"plane": np.array(digest.hexdigest()), "a": a, "b": b} | found
+    known = None
+    if file.exists():
+        with np.load(file, allow_pickle=False) as old:
+            if "plane" not in old or str(old["plane"]) != digest.hexdigest():
+                raise ValueError(f"{file} holds another landscape: remove it, or choose another --out")
+            known = old["losses"]
+
+    def keep(losses: Array) -> None:
+        with replacing(file) as temporary, temporary.open("wb") as opened:
+            np.savez(opened, allow_pickle=False, losses=losses, **same)
+
+    return same | {"losses": plane(objective, theta, u, v, a, b, known, keep)}
+
+
+def write_json(file: Path, found: dict[str, dict]) -> None:
+    """What was measured of each model, and with what."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps({"environment": environment(), "models": found}, indent=1), encoding="utf-8")
