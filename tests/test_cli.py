@@ -46,12 +46,12 @@ def archive(tmp_path):
 
 
 def test_help_names_every_command_and_option(capsys):
-    for words in (["--help"], ["reproduce", "--help"], ["train", "--help"], ["data", "--help"]):
+    for words in (["--help"], *([command, "--help"] for command in ("reproduce", "train", "data", "landscape"))):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 0
     text = capsys.readouterr().out
-    for word in ("reproduce", "train", "evaluate", "--preset", "--rho", "--fetch", "--threads"):
+    for word in ("reproduce", "train", "evaluate", "--preset", "--rho", "--fetch", "--threads", "--along"):
         assert word in text
 
 

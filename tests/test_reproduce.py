@@ -114,6 +114,7 @@ def test_summary_and_comparisons_pair_by_seed():
         for seed, rate in enumerate((0.3, 0.5, 0.7)):
             record = {"model": "mlp", "noise": 0.0, "optimizer": optimizer, "seed": seed}
             record |= {"train_error": 0.0, "gradient_evaluations": 1, "seconds": 1.0}
+            record["geometry"] = {"eigenvalues": [8.0 + seed, 0, 0, 0, 2.0], "worst": [0.1, 0.2 + seed]}
             records.append(record)
             if optimizer == "Momentum":
                 wrong.append(rng.random(4000) < rate)
@@ -124,13 +125,16 @@ def test_summary_and_comparisons_pair_by_seed():
     assert row["error_reduction"] == pytest.approx(0.1, abs=0.02)
     assert 0.05 < row["ci_low"] < row["ci_high"] < 0.15
     momentum, _ = summarise(records, table)
+    assert momentum["lambda_max"] == [9.0, 8.0, 10.0]  # mean, lowest, highest
+    assert momentum["lambda_ratio"] == [4.5, 4.0, 5.0]
+    assert momentum["worst_rise"] == pytest.approx([1.2, 0.2, 2.2])
     assert momentum["ci_high"] - momentum["ci_low"] > 0.3  # which unpaired seeds could not tell
 
 
 def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome):
     table = text_table(outcome[0])
     for name in OPTIMIZERS:
-        assert len(re.findall(rf"^  {re.escape(name)} ", table, re.MULTILINE)) == 2
+        assert len(re.findall(rf"^  {re.escape(name)} ", table, re.MULTILINE)) == 4  # errors and sharpness, twice
     assert table.count(WARNING) == 2
     real = json.loads(json.dumps(outcome[0]))
     real["dataset"]["synthetic"] = False

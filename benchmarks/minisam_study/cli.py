@@ -177,7 +177,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
     """The models by name, and training images of the classes they know."""
     dataset = _load(args).first(n_train=args.images)
-    models = {str(path): load_model(path) for path in args.models}
+    names = [path.stem for path in args.models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in args.models]
+    models = {name: load_model(path) for name, path in zip(names, args.models, strict=True)}
     for model in models.values():
         model.require_classes(dataset)
     require_writable(args.out)
@@ -187,12 +190,14 @@ def _models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
 def _sharpness(args: argparse.Namespace) -> None:
     from minisam_study import geometry_plots, plots
 
+    for name, number in {"rho": args.rho, "eta": args.eta}.items():
+        require(name, number, Positive | None)
     models, dataset = _models(args)
     found = {}
     for name, model in models.items():
         objective = geometry.training_loss(model, dataset.x_train, dataset.y_train)
         measured = geometry.measure(objective, model.theta, args.rho, args.eta, args.k)
-        found[Path(name).stem] = measured | {"config": asdict(model.config), "images": len(dataset.y_train)}
+        found[name] = measured | {"config": asdict(model.config), "images": len(dataset.y_train)}
     print(geometry.text_table(found))
     geometry.write_json(args.out / "sharpness.json", found)
     plots.save(args.out / "sharpness.png", geometry_plots.spectra(found), dataset.synthetic)
@@ -206,16 +211,16 @@ def _landscape(args: argparse.Namespace) -> None:
     require("radius", args.radius, Positive)
     models, dataset = _models(args)
     first, *others = models.values()
-    objective = geometry.training_loss(first, dataset.x_train, dataset.y_train)
-    if len(others) > 1 or (others and others[0].theta.shape != first.theta.shape):
+    if len(args.models) > 2 or (others and others[0].theta.shape != first.theta.shape):
         raise ValueError("expected one model, or two of the same network")
+    objective = geometry.training_loss(first, dataset.x_train, dataset.y_train)
     if others:
         test = geometry.training_loss(first, dataset.x_test[: args.images], dataset.y_test[: args.images])
         t, direction = np.linspace(-0.5, 1.5, args.points), others[0].theta - first.theta
         curves = {"training images": line(objective, first.theta, direction, t)}
         curves["test images"] = line(test, first.theta, direction, t)
         np.savez(args.out / "line.npz", t=t, train=curves["training images"], test=curves["test images"])
-        figure, file = geometry_plots.line(t, curves, [Path(name).stem for name in models]), "line.png"
+        figure, file = geometry_plots.line(t, curves, list(models)), "line.png"
     else:
         path = np.load(args.path, allow_pickle=False)["thetas"] if args.path else None
         kept = args.out / f"landscape-{args.along}.npz"

@@ -40,16 +40,15 @@ def training_loss(model: Model, images: Array, labels: Array) -> Mean:
 
 
 def measure(
-    objective: Objective, theta: Array, rho: float, eta: float | None = None, k: int = 5, **effort: int
-) -> dict:
+    objective: Objective, theta: Array, rho: float, eta=None, k=5, samples=10, tolerance=1e-3, **effort: int
+) -> dict[str, Any]:
     """Everything `minisam sharpness` prints, as numbers and lists.
 
-    `effort` may have `samples` (of trace and density; 0 leaves both out), `steps`, `starts` and
-    `directions` (of the ascent and of the random directions).
+    `samples` are those of trace and density (0 leaves both out), `tolerance` is that of the
+    eigenvalues; `effort` may have `steps`, `starts` and `directions` of `sharpness`.
     """
-    samples = effort.pop("samples", 10)
     product, rng = objective.hessian(theta), np.random.default_rng(0)
-    values, _, residuals = eigenvalues(product, theta, k, rng)
+    values, _, residuals = eigenvalues(product, theta, k, rng, tolerance=tolerance)
     here = objective(theta)
     found: dict[str, Any] = {
         "loss": here.loss,

@@ -42,9 +42,7 @@ def spectra(found: dict[str, dict]) -> Figure:
     ascent.set(xlabel="steps of ascent (ring: SAM's own step)", ylabel=f"worst {within}", ylim=(0, None))
     chance.set_yscale("symlog", linthresh=1e-6)
     chance.set_xticks(range(len(found)), list(found))
-    chance.set(
-        xlabel="random directions (dashes), SAM's step (ring), worst (▲)", ylabel=within, xlim=(-0.6, len(found) - 0.4)
-    )
+    chance.set(xlabel="random (dashes), SAM's step (ring), worst (▲)", ylabel=within, xlim=(-0.6, len(found) - 0.4))
     for ax in (spread, ascent, chance):
         ax.grid(alpha=0.3)
     spread.legend(frameon=False)

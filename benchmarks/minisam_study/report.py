@@ -14,9 +14,11 @@ import numpy as np
 from minisam_study.config import FAMILY
 from minisam_study.files import replacing
 from minisam_study.plots import in_setting, noise_title, settings
+from minisam_study.reproduce import IMAGES, RHO
 from minisam_study.synthetic import WARNING
 
 SAMS = ("SAM(Momentum)", "SAM(Adam)")
+SHARPNESS = ("optimizer", "λ1", "λ1 / λ5", "worst rise")
 HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
 
 
@@ -42,6 +44,15 @@ def rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, .
     return table
 
 
+def sharpness_rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, ...]]:
+    """How sharp each optimizer's minimum is: the mean over seeds, and the range."""
+    table: list[tuple[str, ...]] = []
+    for row in in_setting(results, "summary", model, noise):
+        cells = [(row[key], digits) for key, digits in (("lambda_max", 3), ("lambda_ratio", 3), ("worst_rise", 2))]
+        table.append((row["optimizer"], *(f"{m:.{d}g} ({low:.{d}g}–{high:.{d}g})" for (m, low, high), d in cells)))
+    return table
+
+
 def text_table(results: dict[str, Any]) -> str:
     """The comparison as plain text, for the terminal and the README."""
     blocks = []
@@ -52,12 +63,19 @@ def text_table(results: dict[str, Any]) -> str:
         for name, *cells in table:
             lines.append(f"  {name:<19}" + "".join(map(str.rjust, cells, widths)))
         blocks.append("\n".join(lines))
+    for model, noise in settings(results):
+        lines = [f"{noise_title(model, noise)}: sharpness"]
+        for name, *cells in [SHARPNESS, *sharpness_rows(results, model, noise)]:
+            lines.append(f"  {name:<19}" + "".join(f"{cell:>24}" for cell in cells))
+        blocks.append("\n".join(lines))
     data, config = results["dataset"], results["config"]
     blocks.append(
         f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, "
         f"{config['seeds']} seeds, {config['epochs']} epochs. Errors in per cent ± 95 % interval\n"
         "over seeds and test images; seconds of training in one run. A gain is how many errors\n"
-        "fewer that SAM makes than the row's optimizer, in per cent, paired by seed and image."
+        "fewer that SAM makes than the row's optimizer, in per cent, paired by seed and image. λ are\n"
+        f"eigenvalues of the Hessian of the training loss on {IMAGES} images, the rise is the largest found\n"
+        f"within rho = {RHO:g}, in nats: mean over seeds (lowest–highest)."
     )
     if data["synthetic"]:
         blocks.insert(0, WARNING)
@@ -95,10 +113,15 @@ def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
         f"<h3>{noise_title(model, noise)}</h3>{_html_table(HEADER, rows(results, model, noise))}"
         for model, noise in settings(results)
     )
+    sharpness = "".join(
+        f"<h3>{noise_title(model, noise)}</h3>{_html_table(SHARPNESS, sharpness_rows(results, model, noise))}"
+        for model, noise in settings(results)
+    )
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    facts = {key: html.escape(str(value)) for key, value in (config | data).items()}
+    facts = {"images": f"{IMAGES}", "radius": f"{RHO:g}"}
+    facts |= {key: html.escape(str(value)) for key, value in (config | data).items()}
     parts = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
-    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables}
+    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables, "sharpness": sharpness}
     parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
     return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
 

@@ -11,9 +11,9 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,23 @@ import numpy as np
 from tqdm import tqdm
 
 from minisam.checks import Count, require
-from minisam.data import Dataset
+from minisam.data import Dataset, redraw_labels
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.compiled import compile_all
 from minisam_study.config import FAMILY, Config
 from minisam_study.environment import environment
+from minisam_study.geometry import mean_loss, measure
 from minisam_study.recipes import Preset, configs
 from minisam_study.statistics import error_reduction, mean_error
-from minisam_study.train import Diverged, Prepared, Run, train
+from minisam_study.train import Diverged, Prepared, Run, network, train
+
+IMAGES, RHO = 500, 0.05  # on which, and within which, the sharpness of every run is measured
+EFFORT: dict[str, Any] = {"samples": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
+GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
+    "lambda_max": lambda found: found["eigenvalues"][0],
+    "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
+    "worst_rise": lambda found: found["worst"][-1],
+}
 
 _data: Prepared  # of a worker process
 
@@ -41,21 +50,31 @@ def _start_worker(dataset: Dataset, threads: int) -> None:
     _data = Prepared.of(dataset)
 
 
-def _work(config: Config, evaluate_every: int) -> Run | Diverged:
-    return _attempt(config, _data, evaluate_every)
+def _work(config: Config, evaluate_every: int, images: int) -> Run | Diverged:
+    return _attempt(config, _data, evaluate_every, images)
 
 
-def _attempt(config: Config, data: Prepared, evaluate_every: int, progress: str | bool = False) -> Run | Diverged:
+def _attempt(
+    config: Config, data: Prepared, evaluate_every: int, images: int, progress: str | bool = False
+) -> Run | Diverged:
     try:
-        return train(config, data, evaluate_every, progress)
+        run = train(config, data, evaluate_every, progress)
     except Diverged as failure:
         return failure
+    if not images:
+        return run
+    labels = redraw_labels(data.y_train, config.noise, len(data.classes), config.seed)  # as it was trained on
+    objective = mean_loss(network(config, data), data.x_train[:images], labels[:images], run.stats)
+    return replace(run, geometry=measure(objective, run.theta, RHO, **EFFORT))
 
 
-def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int) -> list[Run | Diverged]:
+def run_all(
+    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int, images: int = 0
+) -> list[Run | Diverged]:
     """Train every config; `jobs` processes share the threads. Results do not depend on jobs.
 
-    A run that diverges is no reason to lose the others: its place is taken by the exception.
+    A run that diverges is no reason to lose the others: its place is taken by the exception. With
+    `images` the curvature and sharpness of each run are measured on its first training images.
 
     Raises:
         ValueError: jobs < 1.
@@ -65,7 +84,7 @@ def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
     work = [config.epochs * (2 if config.optimizer in FAMILY else 1) for config in todo]
     runs: dict[int, Run | Diverged] = {}
     with tqdm(total=sum(work), desc="all runs", unit="epoch", leave=False) as bar:
-        for i, run in _finished(todo, dataset, evaluate_every, min(jobs, len(todo))):
+        for i, run in _finished(todo, dataset, evaluate_every, min(jobs, len(todo)), images):
             runs[i] = run
             bar.update(work[i])
             bar.set_postfix_str(f"{len(runs)}/{len(todo)} runs")
@@ -73,13 +92,13 @@ def run_all(todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
 
 
 def _finished(
-    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int
+    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int, images: int
 ) -> Iterator[tuple[int, Run | Diverged]]:
     """(index, run) of each config as soon as it is trained."""
     if jobs == 1:
         data = Prepared.of(dataset)
         for i, config in enumerate(todo):
-            yield i, _attempt(config, data, evaluate_every, progress=f"{config.label:<14}")
+            yield i, _attempt(config, data, evaluate_every, images, progress=f"{config.label:<14}")
         return
     pool = ProcessPoolExecutor(
         jobs,
@@ -89,7 +108,7 @@ def _finished(
         (dataset, max(1, get_threads() // jobs)),
     )
     try:
-        futures = {pool.submit(_work, todo[i], evaluate_every): i for i in range(len(todo))}
+        futures = {pool.submit(_work, todo[i], evaluate_every, images): i for i in range(len(todo))}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BaseException:
@@ -113,7 +132,7 @@ def reproduce(
     """
     dataset = dataset.first(n_train=preset.n_train, n_test=preset.n_test)
     labels, todo = zip(*configs(preset), strict=True)
-    runs: list[Any] = run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs)
+    runs: list[Any] = run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs, IMAGES)
     for failure in (run for run in runs if isinstance(run, Diverged)):
         raise failure
     predictions = np.array([run.test_predictions for run in runs], np.uint8)
@@ -131,7 +150,7 @@ def reproduce(
 def _record(label: str, run: Run) -> dict[str, Any]:
     config = asdict(run.config)
     record = {key: config[key] for key in ("model", "noise", "seed")} | {"optimizer": label, "config": config}
-    numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history")
+    numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history", "geometry")
     return record | {key: getattr(run, key) for key in numbers}
 
 
@@ -154,6 +173,9 @@ def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str
         for key in ("train_error", "gradient_evaluations", "seconds"):
             row[key] = float(np.mean([records[i][key] for i in runs]))
         row["test_error"], row["ci_low"], row["ci_high"] = mean_error(wrong[runs])
+        for key, number in GEOMETRY.items():
+            found = [number(records[i]["geometry"]) for i in runs]
+            row[key] = [float(np.mean(found)), min(found), max(found)]
         summary.append(row)
     return summary
 

@@ -49,6 +49,7 @@ class Run:
     test_error: float
     gradient_evaluations: int  # of a whole minibatch: SAM spends two a step
     seconds: float  # spent in training steps; evaluation and compilation not counted
+    geometry: dict[str, Any] | None = None  # what `geometry.measure` finds at theta, where somebody asked
 
 
 def network(config: Config, data: Prepared) -> Sequential:

@@ -1,0 +1,156 @@
+"""minisam sharpness, landscape and toy, as their users meet them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from minisam_study import Config, Prepared, load_model, save_model, synthetic, train
+from minisam_study.checkpoint import Model
+from minisam_study.cli import main
+from minisam_study.geometry import mean_loss, measure, training_loss
+from minisam_study.train import network
+
+from minisam.nn import BatchLoss
+
+IMAGES = ["--dataset", "synthetic", "--images", "60"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with two small trained models and the path of one."""
+    folder = tmp_path_factory.mktemp("models")
+    dataset = synthetic(100, 50)
+    data = Prepared.of(dataset)
+    for name, optimizer in {"momentum": "momentum", "sam": "sam"}.items():
+        config = Config(model="vgg", optimizer=optimizer, epochs=3, batch_size=50)
+        path = []
+        run = train(config, data, path=path)
+        model = Model(config, network(config, data), run.theta, run.stats, dataset.classes, data.normalisation)
+        save_model(folder / f"{name}.npz", model)
+        np.savez(folder / f"{name}-path.npz", thetas=np.array(path))
+        assert len(path) == 4
+        assert np.array_equal(path[-1], run.theta)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINISAM_DATA", raising=False)
+
+
+def test_sharpness_of_two_models(trained, capsys, monkeypatch):
+    effort = {"samples": 4, "steps": 3, "starts": 2, "directions": 5}
+    monkeypatch.setattr("minisam_study.geometry.measure", lambda *args: measure(*args, **effort))
+    models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
+    assert main(["sharpness", *models, *IMAGES, "--rho", "0.1", "--k", "2", "--out", "s"]) == 0
+    out = capsys.readouterr().out
+    for word in ("momentum", "sam", "eigenvalue 1 / 2", "trace ± standard error", "rise after SAM's step, rho 0.1"):
+        assert word in out
+    found = json.loads(Path("s/sharpness.json").read_text())
+    assert Path("s/sharpness.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("momentum", "sam"):
+        one, model, images = found["models"][name], load_model(trained / f"{name}.npz"), synthetic()
+        objective = training_loss(model, images.x_train[:60], images.y_train[:60])
+        assert one["loss"] == pytest.approx(objective.value(model.theta))
+        v = np.random.default_rng(0).standard_normal(len(model.theta)).astype(np.float32)
+        rayleigh = float(v @ objective.hessian(model.theta)(v) / (v @ v))
+        assert abs(rayleigh) < abs(one["eigenvalues"][0])
+        assert len(one["worst"]) == 3
+        assert re.search(rf"{one['eigenvalues'][0]:.4g}", out)
+        assert sum(one["density"]["weights"]) == pytest.approx(1)
+
+
+def test_the_loss_is_evaluations_whatever_fits_in_memory(trained, monkeypatch):
+    model, images = load_model(trained / "sam.npz"), synthetic(300, 1)
+    x = model.normalise(images.x_train)
+    whole = BatchLoss(model.net, x, images.y_train, stats=model.stats)
+    v = np.random.default_rng(0).standard_normal(len(model.theta)).astype(np.float32)
+    products = []
+    for memory in (1 << 40, 1):
+        monkeypatch.setattr("minisam_study.geometry.MEMORY", memory)
+        loss = mean_loss(model.net, x, images.y_train, model.stats)
+        assert (len(loss.objectives), loss.keeps) == (2, memory > 1)
+        assert loss.value(model.theta) == pytest.approx(whole.value(model.theta), rel=1e-5)
+        products.append(loss.hessian(model.theta)(v))
+    np.testing.assert_array_equal(*products)
+
+
+@pytest.mark.parametrize("along", ["random", "eigenvectors", "path"])
+def test_landscapes_are_kept_and_gone_on_with(trained, along, capsys, monkeypatch):
+    words = ["landscape", str(trained / "sam.npz"), *IMAGES, "--along", along, "--points", "4", "--out", "l"]
+    words += ["--path", str(trained / "sam-path.npz")] if along == "path" else []
+    assert main(words) == 0
+    file = Path(f"l/landscape-{along}.npz")
+    with np.load(file) as kept:
+        whole = dict(kept)
+    assert whole["losses"].shape == (4, 4)
+    assert np.isfinite(whole["losses"]).all()
+    assert Path(f"l/landscape-{along}.png").read_bytes().startswith(b"\x89PNG")
+    whole["losses"][2:] = np.nan  # as an interruption leaves it
+    whole["losses"][0] = 1.0
+    np.savez(file, **whole)
+    assert main(words) == 0
+    with np.load(file) as kept:
+        assert np.isfinite(kept["losses"]).all()
+        assert (kept["losses"][0] == 1).all()  # not computed again
+    capsys.readouterr()
+    other = str(trained / "momentum.npz")
+    assert main([*words[:1], other, *words[2:]]) == 1
+    assert "holds another landscape" in capsys.readouterr().err
+
+
+def test_a_line_between_two_solutions(trained, capsys):
+    models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
+    assert main(["landscape", *models, *IMAGES, "--points", "5", "--out", "l"]) == 0
+    images, ends = synthetic(), [load_model(path) for path in models]
+    with np.load("l/line.npz") as kept:
+        assert kept["t"].tolist() == [-0.5, 0.0, 0.5, 1.0, 1.5]
+        at_ends = [training_loss(ends[0], images.x_train[:60], images.y_train[:60]).value(m.theta) for m in ends]
+        np.testing.assert_allclose(kept["train"][[1, 3]], at_ends, rtol=1e-4)
+    assert Path("l/line.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_toys_are_drawn(capsys, monkeypatch):
+    monkeypatch.setattr("minisam_study.geometry_plots.STEPS", 6)
+    assert main(["toy", "--out", "t"]) == 0
+    assert Path("t/toy.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("t/toy.gif").read_bytes().startswith(b"GIF8")
+
+
+def test_train_keeps_its_path(capsys):
+    words = ["train", "--dataset", "synthetic", "--n-train", "100", "--epochs", "2", "--path", "p.npz"]
+    assert main(words) == 0
+    with np.load("p.npz") as kept:
+        assert kept["thetas"].shape == (3, 820_874)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sharpness missing.npz", "missing.npz"),
+        ("sharpness foreign.npz", "foreign.npz is not a minisam model"),
+        ("sharpness diverged.npz", "expected finite weights, .* SAM.* diverged"),
+        ("sharpness {sam} --k 90000", r"k must be at most steps \(200\)"),
+        ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
+        ("sharpness {sam} --images 0", "n_train between 1 and 4000"),
+        ("landscape {sam} --along path", "expected one of random, eigenvectors, path, the last with a path"),
+        ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
+        ("landscape {sam} --points 0", "points must be an integer ≥ 1"),
+        ("sharpness {sam} --eta -1", "eta must be a finite number above 0, got -1"),
+        ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network"),
+    ],
+)
+def test_bad_input_is_one_line(trained, words, message, capsys):
+    np.savez("foreign.npz", theta=np.zeros(3))
+    np.savez("short.npz", thetas=np.zeros((3, 5), np.float32))
+    model = load_model(trained / "sam.npz")
+    save_model("diverged.npz", Model(**(vars(model) | {"theta": np.full_like(model.theta, np.nan)})))
+    words = words.format(sam=trained / "sam.npz", short="short.npz").split()
+    assert main([*words, *(IMAGES if "--images" not in words else IMAGES[:2])]) == 1
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert len(err.strip().splitlines()) == 1
+    assert not list(Path().glob("minisam-results/**/*.*"))
