@@ -116,8 +116,23 @@ def test_a_line_between_two_solutions(trained, capsys):
     with np.load("l/line.npz") as kept:
         assert kept["t"].tolist() == [-0.5, 0.0, 0.5, 1.0, 1.5]
         at_ends = [training_loss(ends[0], images.x_train[:60], images.y_train[:60]).value(m.theta) for m in ends]
-        np.testing.assert_allclose(kept["train"][[1, 3]], at_ends, rtol=1e-4)
+        assert kept["names"].tolist() == ["training images", "test images"]
+        np.testing.assert_allclose(kept["losses"][0, [1, 3]], at_ends, rtol=1e-4)
     assert Path("l/line.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("along", ["random", "eigenvectors"])
+def test_lines_around_two_solutions(trained, along):
+    models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
+    assert main(["landscape", *models, *IMAGES, "--line", "--along", along, "--points", "3", "--out", "l"]) == 0
+    with np.load(f"l/line-{along}.npz") as kept:
+        assert kept["t"].tolist() == [-1, 0, 1]
+        for name, losses in zip(kept["names"], kept["losses"], strict=True):
+            model, images = load_model(trained / f"{name}.npz"), few_images()
+            here = training_loss(model, images.x_train[:60], images.y_train[:60]).value(model.theta)
+            assert losses[1] == pytest.approx(here)
+            assert losses.min() == losses[1]
+    assert Path(f"l/line-{along}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_toys_are_drawn(capsys, monkeypatch):
@@ -143,15 +158,19 @@ def test_train_keeps_its_path(capsys):
         ("sharpness {sam} --k 90000", r"k must be at most steps \(200\)"),
         ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
         ("sharpness {sam} --images 0", "n_train between 1 and 300"),
-        ("landscape {sam} --along path", "expected one of random, eigenvectors, path, the last with a path"),
+        ("landscape {sam} --along path", "along the path needs --path"),
         ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
+        ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),
+        ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds neither a path nor a landscape"),
+        ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
         ("landscape {sam} --points 0", "points must be an integer ≥ 1"),
         ("sharpness {sam} --eta -1", "eta must be a finite number above 0, got -1"),
-        ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network"),
+        ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network, or --line"),
     ],
 )
 def test_bad_input_is_one_line(trained, words, message, capsys):
     np.savez("foreign.npz", theta=np.zeros(3))
+    Path("text.npz").write_text("not arrays")
     np.savez("short.npz", thetas=np.zeros((3, 5), np.float32))
     model = load_model(trained / "sam.npz")
     save_model("diverged.npz", Model(**(vars(model) | {"theta": np.full_like(model.theta, np.nan)})))

@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=_sharpness)
 
     sub = command("landscape", "Draw the loss around trained weights, or between two solutions.", data)
-    sub.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help="one (a plane), or two (a line)")
+    text = "one (a plane), two (the line between them), any number with --line"
+    sub.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help=text)
+    sub.add_argument("--line", action="store_true", help="around each model, along the first direction only")
     sub.add_argument("--along", choices=geometry.KINDS, default="random", help="what spans the plane (random)")
     sub.add_argument("--path", type=Path, metavar="FILE.npz", help="of `minisam train --path`, for --along path")
     sub.add_argument("--points", type=int, default=51, metavar="INT", help="in each direction (51)")
@@ -205,32 +207,47 @@ def _sharpness(args: argparse.Namespace) -> None:
 
 
 def _landscape(args: argparse.Namespace) -> None:
-    from minisam_study import geometry_plots, plots
+    from minisam_study import geometry_plots
 
     require("points", args.points, Count)
     require("radius", args.radius, Positive)
     models, dataset = _models(args)
+    shapes = {model.theta.shape for model in models.values()}
+    if not args.line and (len(args.models) > 2 or len(shapes) > 1):
+        raise ValueError("expected one model, or two of the same network, or --line")
+    losses = [geometry.training_loss(m, dataset.x_train, dataset.y_train) for m in models.values()]
     first, *others = models.values()
-    if len(args.models) > 2 or (others and others[0].theta.shape != first.theta.shape):
-        raise ValueError("expected one model, or two of the same network")
-    objective = geometry.training_loss(first, dataset.x_train, dataset.y_train)
-    if others:
+    if args.line:
+        t, curves = np.linspace(-args.radius, args.radius, args.points), {}
+        for (name, model), loss in zip(models.items(), losses, strict=True):
+            curves[name] = line(loss, model.theta, geometry.directions(model, loss, args.along)[0], t)
+        figure = geometry_plots.line(t, curves, {0.0: "w"}, args.along)
+        _keep(args, f"line-{args.along}", figure, dataset, t, curves)
+    elif not others:
+        path = None if args.path is None else geometry.load_arrays(args.path)["thetas"]
+        kept = args.out / f"landscape-{args.along}.npz"
+        found = geometry.landscape(first, losses[0], args.along, args.points, args.radius, kept, path)
+        figure = geometry_plots.landscape(found, args.along, f"{first.config.label} on {dataset.name}")
+        _keep(args, f"landscape-{args.along}", figure, dataset)  # its numbers were, row by row
+    else:
         test = geometry.training_loss(first, dataset.x_test[: args.images], dataset.y_test[: args.images])
         t, direction = np.linspace(-0.5, 1.5, args.points), others[0].theta - first.theta
-        curves = {"training images": line(objective, first.theta, direction, t)}
-        curves["test images"] = line(test, first.theta, direction, t)
-        np.savez(args.out / "line.npz", t=t, train=curves["training images"], test=curves["test images"])
-        figure, file = geometry_plots.line(t, curves, list(models)), "line.png"
-    else:
-        path = np.load(args.path, allow_pickle=False)["thetas"] if args.path else None
-        kept = args.out / f"landscape-{args.along}.npz"
-        found = geometry.landscape(first, objective, args.along, args.points, args.radius, kept, path)
-        title = f"{first.config.label} on {dataset.name}"
-        figure, file = geometry_plots.landscape(found, args.along, title), f"landscape-{args.along}.png"
-    plots.save(args.out / file, figure, dataset.synthetic)
-    print(
-        f"On {len(dataset.y_train):,} training images of {dataset.name}: {args.out / file}, and its numbers beside it"
-    )
+        pairs = {"training images": losses[0], "test images": test}
+        curves = {name: line(loss, first.theta, direction, t) for name, loss in pairs.items()}
+        _keep(args, "line", geometry_plots.line(t, curves, dict(enumerate(models))), dataset, t, curves)
+
+
+def _keep(
+    args: argparse.Namespace, name: str, figure: Any, dataset: Dataset, t: Any = None, curves: Any = None
+) -> None:
+    from minisam_study import plots
+
+    if curves:
+        with replacing(args.out / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, t=t, names=np.array(list(curves)), losses=np.array(list(curves.values())))
+    plots.save(args.out / f"{name}.png", figure, dataset.synthetic)
+    where = f"{args.out / name}.png, and its numbers beside it"
+    print(f"On {len(dataset.y_train):,} training images of {dataset.name}: {where}")
 
 
 def _toy(args: argparse.Namespace) -> None:

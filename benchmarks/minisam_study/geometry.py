@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -88,42 +89,65 @@ def text_table(found: dict[str, dict]) -> str:
     return "\n".join(f"{name:<36}" + "".join(map(str.rjust, row, widths)) for name, row in rows.items())
 
 
+def load_arrays(file: Path) -> dict[str, Array]:
+    """The arrays of an .npz file; ValueError where it is none, or not one of minisam's paths and landscapes."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = dict(arrays)
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"{file} is damaged, or not an .npz file") from error
+    if not found.keys() & {"thetas", "losses"}:
+        raise ValueError(f"{file} holds neither a path nor a landscape")
+    return found
+
+
+def directions(model: Model, objective: Objective, kind: str) -> Array:
+    """Two directions (2, P): "random" ones, filter-normalised, or the leading "eigenvectors", of length 1.
+
+    Raises:
+        ValueError: another kind.
+    """
+    rng = np.random.default_rng(0)
+    if kind == "eigenvectors":
+        return eigenvalues(objective.hessian(model.theta), model.theta, 2, rng).vectors
+    if kind == "random":
+        return np.stack([filter_normalized(model.net, model.theta, rng) for _ in range(2)])
+    raise ValueError(f"expected directions random or eigenvectors, got {kind}")
+
+
 def landscape(
     model: Model, objective: Objective, kind: str, points: int, radius: float, file: Path, path: Array | None = None
 ) -> dict[str, Array]:
     """The loss on points × points places of a plane through the model's weights, kept in `file` row by row.
 
-    `kind` is "random" (filter-normalised directions), "eigenvectors" (the two leading ones, of
-    length 1) or "path" (the plane in which the thetas of `path` (n, P) lie best). A file that an
-    interrupted call left is completed.
+    `kind` is one of `directions`, or "path": the plane in which the thetas of `path` (n, P) lie best.
+    A file that an interrupted call left is completed.
 
     Raises:
         ValueError: an unknown kind, no path for "path", a file from another plane.
     """
-    theta, rng = model.theta, np.random.default_rng(0)
+    theta = model.theta
     a = b = np.linspace(-radius, radius, points)
     found: dict[str, Array] = {}
-    if kind == "random":
-        u, v = (filter_normalized(model.net, theta, rng) for _ in range(2))
-    elif kind == "eigenvectors":
-        u, v = eigenvalues(objective.hessian(theta), theta, 2, rng).vectors
-    elif kind == "path" and path is not None:
+    if kind != "path":
+        u, v = directions(model, objective, kind)
+    elif path is None:
+        raise ValueError("along the path needs --path, the weights that `minisam train --path` kept")
+    else:
         if path.ndim != 2 or path.shape[1:] != theta.shape:
             raise ValueError(f"expected a path of weights (n, {len(theta)}), got {path.shape}")
         on = pca_plane(path, theta)
         (u, v), found = on.directions, {"path": on.path, "share": on.share}
         a, b = (np.linspace(c.min() - 0.15 * np.ptp(c), c.max() + 0.15 * np.ptp(c), points) for c in on.path.T)
-    else:
-        raise ValueError(f"expected one of {', '.join(KINDS)}, the last with a path, got {kind!r}")
     digest = hashlib.sha256(b"".join(array.tobytes() for array in (theta, u, v, a, b)))
     digest.update(f"{objective.n} {objective.value(theta)!r}".encode())
     same = {"plane": np.array(digest.hexdigest()), "a": a, "b": b} | found
     known = None
     if file.exists():
-        with np.load(file, allow_pickle=False) as old:
-            if "plane" not in old or str(old["plane"]) != digest.hexdigest():
-                raise ValueError(f"{file} holds another landscape: remove it, or choose another --out")
-            known = old["losses"]
+        old = load_arrays(file)
+        if str(old.get("plane")) != digest.hexdigest():
+            raise ValueError(f"{file} holds another landscape: remove it, or choose another --out")
+        known = old["losses"]
 
     def keep(losses: Array) -> None:
         with replacing(file) as temporary, temporary.open("wb") as opened:

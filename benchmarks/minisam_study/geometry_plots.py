@@ -1,6 +1,6 @@
 """Pictures of curvature, sharpness and landscapes, and of optimizers on toy surfaces."""
 
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from minisam.objective import Array, Objective
 from minisam.optim import GD, SAM, Momentum
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito's
+UNITS = {"random": "filter-normalised direction", "eigenvectors": "distance along eigenvector"}
 LINES = [(BLUE, "--"), (ORANGE, "-"), (GREEN, "-."), (PURPLE, ":"), ("#000000", "-")]
 
 
@@ -67,10 +68,7 @@ def landscape(found: dict[str, Array], kind: str, title: str) -> Figure:
     filled = _contours(ax, found["a"], found["b"], found["losses"])
     figure.colorbar(filled, label="loss, nats (logarithmic)", format="%.2g")
     ax.plot(0, 0, "+", color="white", ms=14, mew=2.5)
-    unit = {"random": "filter-normalised direction", "eigenvectors": "distance along eigenvector"}.get(
-        kind, "principal direction"
-    )
-    labels = [f"{unit} {i}" for i in (1, 2)]
+    labels = [f"{UNITS.get(kind, 'principal direction')} {i}" for i in (1, 2)]
     if "path" in found:
         ax.plot(*found["path"].T, "o-", color="white", ms=4, lw=1.2)
         labels = [
@@ -80,16 +78,16 @@ def landscape(found: dict[str, Array], kind: str, title: str) -> Figure:
     return figure
 
 
-def line(t: Array, curves: dict[str, Array], names: Sequence[str]) -> Figure:
-    """Losses between two solutions, which lie at 0 and 1."""
+def line(t: Array, curves: dict[str, Array], marks: dict[float, str], along: str | None = None) -> Figure:
+    """Losses along a line; `marks` says what lies where, `along` which direction it is (none: from mark to mark)."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     ax = figure.subplots()
-    for (name, losses), (colour, dash) in zip(curves.items(), LINES, strict=False):
+    for (name, losses), (colour, dash) in zip(curves.items(), itertools.cycle(LINES), strict=False):
         ax.plot(t, losses, dash, color=colour, lw=2, label=name)
-    for place, name in zip((0, 1), names, strict=True):
+    for place, name in marks.items():
         ax.axvline(place, color="0.6", lw=1)
         ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
-    ax.set(xlabel="t in (1 - t) w₀ + t w₁", ylabel="loss, nats")
+    ax.set(xlabel=UNITS.get(along or "", "t in (1 - t) w₀ + t w₁"), ylabel="loss, nats")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     return figure
