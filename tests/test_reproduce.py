@@ -146,12 +146,12 @@ def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
     names = {file.name for file in report.parent.iterdir()}
     assert names == {
         "results.json", "predictions.npz", "report.html",
-        "errors.png", "curves.png",
+        "errors.png", "curves.png", "sharpness.png",
     }  # fmt: skip
     page = report.read_text(encoding="utf-8")
-    without = html_report(outcome[0], {"errors": b"", "curves": b""})
+    without = html_report(outcome[0], {"errors": b"", "curves": b"", "sharpness": b""})
     assert page.startswith(without.split("<figure>")[0])
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "SYNTHETIC" in page
     for text in (outcome[0]["dataset"]["checksum"], outcome[0]["environment"]["numpy"], "mlp"):

@@ -53,18 +53,25 @@ def _of(results: dict[str, Any], model: str, noise: float, optimizer: str, key: 
     return [run[key] for run in runs if run["optimizer"] == optimizer]
 
 
+def _panels(results: dict[str, Any]) -> tuple[Figure, list[tuple[Any, tuple[str, float]]]]:
+    """A figure, and axes with a title for each setting: a row for each model."""
+    n_models = len({model for model, _ in settings(results)})
+    n_columns = len(settings(results)) // n_models
+    figure = Figure(figsize=(5.2 * n_columns, 3.2 * n_models), layout="constrained")
+    panels = list(zip(figure.subplots(n_models, n_columns, squeeze=False).flat, settings(results), strict=True))
+    for i, (ax, (model, noise)) in enumerate(panels):
+        ax.set_title(noise_title(model, noise), fontsize=11)
+        ax.tick_params(labelleft=i % n_columns == 0)
+    return figure, panels
+
+
 def errors(results: dict[str, Any]) -> Figure:
     """Test error of every optimizer: each seed a ring, the mean with its 95 % interval.
 
     A panel for each setting, a row for each model.
     """
-    n_models = len({model for model, _ in settings(results)})
-    n_columns = len(settings(results)) // n_models
-    figure = Figure(figsize=(5.2 * n_columns, 3.2 * n_models), layout="constrained")
-    axes = figure.subplots(n_models, n_columns, squeeze=False).flat
-    for i, (ax, (model, noise)) in enumerate(zip(axes, settings(results), strict=True)):
-        ax.set_title(noise_title(model, noise), fontsize=11)
-        ax.tick_params(labelleft=i % n_columns == 0)
+    figure, panels = _panels(results)
+    for ax, (model, noise) in panels:
         rows = in_setting(results, "summary", model, noise)
         for y, row in enumerate(reversed(rows)):
             colour, _ = STYLES[row["optimizer"]]
@@ -111,6 +118,25 @@ def curves(results: dict[str, Any]) -> Figure:
     return figure
 
 
+def sharpness(results: dict[str, Any]) -> Figure:
+    """The leading eigenvalue at every optimizer's final weights: a ring a seed, a dot for their mean."""
+    figure, panels = _panels(results)
+    for ax, (model, noise) in panels:
+        rows = in_setting(results, "summary", model, noise)
+        for y, row in enumerate(reversed(rows)):
+            colour, _ = STYLES[row["optimizer"]]
+            seeds = [one["eigenvalues"][0] for one in _of(results, model, noise, row["optimizer"], "geometry")]
+            ax.semilogx(seeds, [y + 0.2] * len(seeds), "o", ms=4, mfc="none", mec=colour, alpha=0.8)
+            ax.plot(row["lambda_max"][0], y, "o", ms=9, color=colour)
+        ax.set_yticks(range(len(rows)), [row["optimizer"] for row in reversed(rows)])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("{x:g}")
+        ax.tick_params(axis="x", which="both", labelsize=9)
+        ax.grid(axis="x", alpha=0.3, which="both")
+        ax.set_xlabel("λ1 of the training loss (left is flatter)")
+    return figure
+
+
 def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
     """What SAM's steps looked like from inside, epoch by epoch: a history of `train(…, diagnostics=True)`."""
     epochs, found = [record["epoch"] for record in history], [record["diagnostics"] for record in history]
@@ -135,7 +161,7 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-PICTURES = {"errors": errors, "curves": curves}
+PICTURES = {"errors": errors, "curves": curves, "sharpness": sharpness}
 
 
 def save(file: Path, figure: Figure, synthetic: bool = False) -> None:

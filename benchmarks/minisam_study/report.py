@@ -121,7 +121,7 @@ def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
     facts = {"images": f"{IMAGES}", "radius": f"{RHO:g}"}
     facts |= {key: html.escape(str(value)) for key, value in (config | data).items()}
     parts = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
-    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables, "sharpness": sharpness}
+    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables, "minima": sharpness}
     parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
     return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
 
