@@ -47,7 +47,7 @@ class Objective:
         return self(theta).loss
 
     def hessian(self, theta: Array) -> HessianMap:
-        """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,)."""
+        """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,), at theta as it is now: it may move later."""
         raise NotImplementedError(f"{type(self).__name__} has no second derivatives")
 
     def split(self, m: int) -> "Sequence[Objective]":
@@ -99,6 +99,7 @@ class Mean(Objective):
         return sum(objective.n / self.n * objective.value(theta) for objective in self.objectives)
 
     def hessian(self, theta: Array) -> HessianMap:
+        theta = theta.copy()
         kept = [objective.hessian(theta) for objective in self.objectives] if self.keeps else None
         shares = [objective.n / self.n for objective in self.objectives]
 

@@ -87,6 +87,20 @@ def test_a_basis_stays_orthonormal_long_after_the_first_eigenvalue_has_converged
         assert np.sum(np.linalg.eigvalsh(T) > 900) == 2  # no ghosts: each is found once
 
 
+@pytest.mark.parametrize("rest", [np.linspace(1e-4, 9e-4, 300), np.linspace(0, 1, 300)], ids=["far", "near"])
+def test_small_eigenvalues_are_not_taken_before_they_are_resolved(rest):
+    H = np.diag([10.0, *rest])
+    found = eigenvalues(times(H), np.zeros(301), 5, rng(), steps=300)
+    np.testing.assert_allclose(found.values, by_size(np.diag(H))[:5], rtol=5e-3)
+
+
+def test_in_float32_a_residual_is_never_below_rounding():
+    H = np.diag(np.linspace(1, 100, 300))
+    found = eigenvalues(times(H), np.zeros(300, np.float32), 2, rng(), steps=300, tolerance=1e-12)
+    for value, vector, residual in zip(*found, strict=True):
+        assert np.linalg.norm(H @ vector - value * vector) < 3 * residual
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_stops_early_and_says_how_sure_it_is(dtype):
     H, calls = np.diag([100.0, -50.0, *np.linspace(0, 1, 500)]), []
@@ -159,6 +173,7 @@ def test_moments_of_a_density_are_those_of_the_matrix():
         (lambda: eigenvalues(times(np.eye(3)), np.zeros(3), 0, rng()), "k must be an integer ≥ 1"),
         (lambda: eigenvalues(times(np.eye(9)), np.zeros(9), 5, rng(), steps=4), r"k must be at most steps \(4\)"),
         (lambda: eigenvalues(times(np.eye(3)), np.zeros(3), 1, rng(), tolerance=0), "tolerance must be"),
+        (lambda: eigenvalues(lambda v: v * np.nan, np.zeros(3), 1, rng()), "products H v are not finite"),
         (lambda: trace(times(np.eye(3)), np.zeros(3), rng(), samples=1), "samples must be at least 2"),
         (lambda: density(times(np.eye(3)), np.zeros(3), rng(), samples=0), "samples must be an integer ≥ 1"),
         (lambda: density(times(np.eye(3)), np.zeros(3), rng()).smoothed(np.zeros(2), 0.0), "width must be"),

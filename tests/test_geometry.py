@@ -163,6 +163,8 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),
         ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds neither a path nor a landscape"),
         ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
+        ("landscape vgg.npz {sam} --line --points 0", "points must be"),
+        ("landscape vgg.npz vgg2.npz", "between networks with BatchNorm there are no running statistics"),
         ("landscape {sam} --points 0", "points must be an integer ≥ 1"),
         ("sharpness {sam} --eta -1", "eta must be a finite number above 0, got -1"),
         ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network, or --line"),
@@ -173,6 +175,10 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     Path("text.npz").write_text("not arrays")
     np.savez("short.npz", thetas=np.zeros((3, 5), np.float32))
     model = load_model(trained / "sam.npz")
+    vgg = build("vgg", (32, 32, 3), 10)
+    parts = {"net": vgg, "theta": vgg.init(np.random.default_rng(0)), "stats": vgg.init_stats()}
+    for file in ("vgg.npz", "vgg2.npz"):
+        save_model(file, Model(**(vars(model) | parts | {"config": Config(model="vgg")})))
     save_model("diverged.npz", Model(**(vars(model) | {"theta": np.full_like(model.theta, np.nan)})))
     words = words.format(sam=trained / "sam.npz", short="short.npz").split()
     assert main([*words, *(IMAGES if "--images" not in words else IMAGES[:2])]) == 1

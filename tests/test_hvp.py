@@ -142,6 +142,17 @@ def test_a_product_outlives_other_evaluations():
     np.testing.assert_array_equal(product(v), expected)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_products_stay_where_theta_was(keeps):
+    """Optimizers move theta in place."""
+    theta, batch = smooth_mlp(0)
+    v = np.ones(len(theta))
+    product = Mean(batch.split(2), keeps).hessian(theta)
+    expected = product(v)
+    theta *= 1.7
+    np.testing.assert_array_equal(product(v), expected)
+
+
 def test_float32_and_any_number_of_threads():
     theta, batch = batch_of(n=40)
     v = np.random.default_rng(0).standard_normal(len(theta))
@@ -253,6 +264,9 @@ def test_a_layer_without_tangents_is_refused():
             return 2 * x * dy
 
     net = Sequential([Linear(2, 3), Square()], (2,))
+    with pytest.raises(NotImplementedError, match="Square has no tangent"):
+        net.hvp(np.ones(9), np.ones(9), np.ones((1, 2)), np.array([0]))
+    Square.tangent = lambda self, params, params_dot, x, x_dot, env: (2 * x * x_dot, x_dot)  # half of it is not enough
     with pytest.raises(NotImplementedError, match="Square has no tangent"):
         net.hvp(np.ones(9), np.ones(9), np.ones((1, 2)), np.array([0]))
 

@@ -1,5 +1,7 @@
 """Sharpness where it is known in closed form, and slices of the loss."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,6 +67,31 @@ def test_adaptive_sharpness_does_not_change_when_layers_are_rescaled():
     adaptive = [sharpness(batch, t, rng=rng(), eta=1e-9, **options).worst[-1] for t in (theta, scaled)]
     assert adaptive[0] == pytest.approx(adaptive[1], rel=1e-3)
     assert abs(plain[0] / plain[1] - 1) > 0.2
+
+
+def test_a_step_back_to_the_centre_is_survived():
+    """From a point of the sphere where the slope leads straight inwards, a step of length ρ ends at δ = 0."""
+    for seed in range(5):
+        found = sharpness(Bowl([-1.0]), np.array([0.01]), 1.0, rng(seed), steps=4, directions=1)
+        assert np.isfinite(found.worst).all()
+
+
+class Cliff(Bowl):
+    """A bowl whose loss overflows beyond a distance."""
+
+    def __call__(self, theta):
+        here = super().__call__(theta)
+        return here._replace(loss=math.inf, grad=np.full_like(theta, np.nan)) if np.abs(theta).max() > 1 else here
+
+
+def test_a_loss_that_overflows_is_an_infinite_rise_and_spoils_nothing_else():
+    found = sharpness(Cliff([1.0, 1.0]), np.array([0.5, 0.0]), 0.6, rng(), steps=3, starts=1, directions=200)
+    assert found.worst.tolist() == [math.inf] * 3
+    assert found.one_step == math.inf
+    found = sharpness(Cliff([1.0, 1.0]), np.array([0.5, 0.0]), 0.4, rng(), steps=3, starts=1, directions=5)
+    assert np.isfinite(found.worst).all()
+    with pytest.raises(ValueError, match="expected a finite loss at theta, got inf"):
+        sharpness(Cliff([1.0]), np.array([2.0]), 0.1, rng())
 
 
 @pytest.mark.parametrize("name", ["rho", "eta", "steps", "starts", "directions"])

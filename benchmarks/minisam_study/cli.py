@@ -80,7 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--along", choices=geometry.KINDS, default="random", help="what spans the plane (random)")
     sub.add_argument("--path", type=Path, metavar="FILE.npz", help="of `minisam train --path`, for --along path")
     sub.add_argument("--points", type=int, default=51, metavar="INT", help="in each direction (51)")
-    sub.add_argument("--radius", type=float, default=1.0, metavar="FLOAT", help="in lengths of the directions (1)")
+    sub.add_argument(
+        "--radius",
+        type=float,
+        default=1.0,
+        metavar="FLOAT",
+        help="in lengths of the directions (1; a path has its own)",
+    )
     _about_images(sub, "landscape")
     sub.set_defaults(run=_landscape)
 
@@ -203,7 +209,8 @@ def _sharpness(args: argparse.Namespace) -> None:
     print(geometry.text_table(found))
     geometry.write_json(args.out / "sharpness.json", found)
     plots.save(args.out / "sharpness.png", geometry_plots.spectra(found), dataset.synthetic)
-    print(f"\nOn {len(dataset.y_train):,} training images of {dataset.name}; numbers and a picture: {args.out}")
+    print(f"\nOn {len(dataset.y_train):,} training images of {dataset.name}, with the labels that it has.")
+    print(f"Numbers and a picture: {args.out}")
 
 
 def _landscape(args: argparse.Namespace) -> None:
@@ -215,6 +222,8 @@ def _landscape(args: argparse.Namespace) -> None:
     shapes = {model.theta.shape for model in models.values()}
     if not args.line and (len(args.models) > 2 or len(shapes) > 1):
         raise ValueError("expected one model, or two of the same network, or --line")
+    if len(models) > 1 and not args.line and any(model.net.n_stats for model in models.values()):
+        raise ValueError("between networks with BatchNorm there are no running statistics: use --line")
     losses = [geometry.training_loss(m, dataset.x_train, dataset.y_train) for m in models.values()]
     first, *others = models.values()
     if args.line:

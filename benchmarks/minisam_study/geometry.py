@@ -12,7 +12,7 @@ import numpy as np
 from minisam.analysis.curvature import density, eigenvalues, trace
 from minisam.analysis.landscape import filter_normalized, pca_plane, plane
 from minisam.analysis.sharpness import sharpness
-from minisam.nn import BatchLoss, Sequential
+from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Array, Mean, Objective
 from minisam_study.checkpoint import Model
 from minisam_study.environment import environment
@@ -25,8 +25,18 @@ KINDS = ("random", "eigenvectors", "path")
 
 def mean_loss(net: Sequential, x: Array, y: Array, stats: Array | None) -> Mean:
     """The mean cross-entropy on images x (n, …) float32, as in evaluation: BatchNorm uses its running `stats`."""
-    kept = 2 * x.itemsize * len(x) * sum(math.prod(shape) for shape in net.shapes)  # outputs and their gradients
+    kept = 2 * x.itemsize * len(x) * _outputs(net.chain, net.input_shape)  # each with its dL/dy
     return Mean(BatchLoss(net, x, y, stats=stats).split(BATCH), keeps=kept < MEMORY)
+
+
+def _outputs(chain: Chain, input_shape: tuple[int, ...]) -> int:
+    """Numbers that the layers put out for one example, those inside residual blocks included."""
+    shapes = chain.shapes(input_shape)
+    total = sum(math.prod(shape) for shape in shapes)
+    for layer, shape in zip(chain.layers, shapes, strict=False):
+        if isinstance(layer, Residual):
+            total += sum(_outputs(path, shape) for path in layer.paths.layers if isinstance(path, Chain))
+    return total
 
 
 def training_loss(model: Model, images: Array, labels: Array) -> Mean:

@@ -72,7 +72,8 @@ def landscape(found: dict[str, Array], kind: str, title: str) -> Figure:
     if "path" in found:
         ax.plot(*found["path"].T, "o-", color="white", ms=4, lw=1.2)
         labels = [
-            f"{label} ({share:.0%} of the path's variance)" for label, share in zip(labels, found["share"], strict=True)
+            f"{label} ({share:.0%} of the squared distances)"
+            for label, share in zip(labels, found["share"], strict=True)
         ]
     ax.set(xlabel=labels[0], ylabel=labels[1], title=title)
     return figure

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 def numerical_gradient(f: Callable[[Array], float], x: Array, step: float = 1e-5) -> Array:
-    """Central differences (f(x + hᵢ) - f(x - hᵢ)) / 2h along every axis i of x, in float64.
+    """Central differences (f(x + h eᵢ) - f(x - h eᵢ)) / 2h along every axis i of x, in float64.
 
     Their error is O(h²) for a smooth f; across a kink they are meaningless.
 
@@ -41,7 +41,7 @@ RESOLVED = 1e-4  # of gradients much smaller than this, differences of a functio
 
 
 def relative_error(actual: Array, expected: Array, floor: float = 0.0) -> float:
-    """max |actual - expected| / max |expected|, or / floor where that is more (absolute where both are 0)."""
+    """The largest difference over max(max |expected|, floor); not divided where that is 0."""
     scale = np.abs(expected).max(initial=floor)
     difference = np.abs(np.asarray(actual) - expected).max(initial=0.0)
     return float(difference / scale) if scale else float(difference)
@@ -121,10 +121,13 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
 
 
 def losscheck(loss: Loss, outputs: Array, y: Array) -> float:
-    """The relative error of a loss's gradient with respect to outputs (N, n_out) float64.
+    """The relative error of a loss's gradient by the outputs (N, n_out) float64, and of its tangent.
 
     >>> from minisam.nn import MeanSquaredError
     >>> losscheck(MeanSquaredError(), np.eye(2), np.ones((2, 2))) < 1e-8
     True
     """
-    return relative_error(loss(outputs, y)[1], numerical_gradient(lambda z: loss(z, y)[0], outputs))
+    h, dot = 1e-5, np.cos(np.arange(outputs.size)).reshape(outputs.shape)  # some direction
+    change = (loss(outputs + h * dot, y)[1] - loss(outputs - h * dot, y)[1]) / (2 * h)
+    of_gradient = relative_error(loss(outputs, y)[1], numerical_gradient(lambda z: loss(z, y)[0], outputs))
+    return max(of_gradient, relative_error(loss.tangent(outputs, y, dot), change, RESOLVED))

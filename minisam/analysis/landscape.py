@@ -1,6 +1,5 @@
 """The loss along lines and across planes of weight space, and where a training went in it."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -44,19 +43,12 @@ def line(objective: Objective, theta: Array, direction: Array, t: Array) -> Arra
 
 
 def plane(
-    objective: Objective,
-    theta: Array,
-    u: Array,
-    v: Array,
-    a: Array,
-    b: Array,
-    known: Array | None = None,
-    keep: Callable[[Array], None] = lambda losses: None,
+    objective: Objective, theta: Array, u: Array, v: Array, a: Array, b: Array, known: Array | None = None, keep=None
 ) -> Array:
     """L(θ + a u + b v): a row (len(a),) for every b.
 
     What `known` has of an earlier, interrupted call is not computed again: rows without NaN. After
-    each row `keep` gets all losses, NaN where they are not known yet.
+    each row keep(losses) is called with all of them, NaN where they are not known yet.
 
     Raises:
         ValueError: a u or v unlike theta, or not finite; known of another shape.
@@ -70,7 +62,8 @@ def plane(
     for i in tqdm(np.flatnonzero(np.isnan(losses).any(axis=1)), desc="landscape", unit="row", delay=2, leave=False):
         row = theta + theta.dtype.type(b[i]) * v
         losses[i] = [objective.value(row + theta.dtype.type(t) * u) for t in a]
-        keep(losses)
+        if keep:
+            keep(losses)
     return losses
 
 
@@ -79,7 +72,7 @@ class Plane(NamedTuple):
 
     directions: Array
     path: Array
-    share: Array  # (2,) of the path's variance along each direction
+    share: Array  # (2,) of Σ ‖θᵢ - origin‖² that lies along each direction
 
 
 def pca_plane(thetas: Array, origin: Array) -> Plane:
@@ -96,6 +89,6 @@ def pca_plane(thetas: Array, origin: Array) -> Plane:
         raise ValueError(f"expected a path of at least 3 thetas, got shape {thetas.shape}")
     steps = thetas - origin
     _, lengths, directions = np.linalg.svd(steps, full_matrices=False)
-    if lengths[1] <= 1e-6 * lengths[0]:
+    if len(lengths) < 2 or lengths[1] <= 1e-6 * lengths[0]:
         raise ValueError("the path stays on a line: it spans no plane")
     return Plane(directions[:2], steps @ directions[:2].T, lengths[:2] ** 2 / np.sum(lengths**2))

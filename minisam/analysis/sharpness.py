@@ -1,8 +1,10 @@
 """How sharp is a minimum? How far the loss rises within rho of it: at worst, after SAM's step, on average."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from tqdm import tqdm
 
 from minisam import kernels
@@ -19,25 +21,19 @@ class Sharpness(NamedTuple):
 
 
 def sharpness(
-    objective: Objective,
-    theta: Array,
-    rho: float,
-    rng: np.random.Generator,
-    eta: float | None = None,
-    steps: int = 20,
-    starts: int = 5,
-    directions: int = 100,
+    objective: Objective, theta: Array, rho: float, rng: Generator, eta=None, steps=20, starts=5, directions=100
 ) -> Sharpness:
     """max L(θ + T δ) - L(θ) over ‖δ‖₂ ≤ ρ from below, by projected gradient ascent, and on random δ.
 
         δ ← Π(δ + ρ T g / ‖T g‖),   g = ∇L at θ + T δ,   Π the nearest point of the ball
 
-    T = 1 is the ball of SAM (Foret et al. 2021); with `eta`, T = |θ| + eta is that of ASAM, where it
-    does not matter how layers are scaled against each other (Kwon et al. 2021). The ascent starts from
-    δ = 0, whose first step is SAM's own, and from starts - 1 random points of the sphere.
+    T = 1 is the ball of SAM (Foret et al. 2021); with `eta`, T = |θ| + eta is that of ASAM, in which layers
+    may be scaled against each other as long as eta is small beside the weights (Kwon et al. 2021). The
+    ascent starts from δ = 0, whose first step is SAM's own, and from starts - 1 random points of the
+    sphere. A loss that is not finite counts as a rise of ∞. theta is (P,).
 
     Raises:
-        ValueError: rho, eta, steps, starts or directions not positive.
+        ValueError: rho, eta, steps, starts or directions not positive; a loss at theta that is not finite.
 
     >>> from minisam.analysis.toy import Bowl
     >>> found = sharpness(Bowl([1.0, 9.0]), np.array([1.0, 0.0]), rho=1.0, rng=np.random.default_rng(0))
@@ -50,6 +46,8 @@ def sharpness(
         require(name, number, Count)
     T = np.ones_like(theta) if eta is None else np.abs(theta) + theta.dtype.type(eta)
     here, one_step, worst = objective.value(theta), 0.0, np.zeros(steps)  # δ = 0 rises by 0
+    if not math.isfinite(here):
+        raise ValueError(f"expected a finite loss at theta, got {here}")
 
     def on_sphere() -> Array:
         z = rng.standard_normal(len(theta)).astype(theta.dtype)
@@ -60,15 +58,17 @@ def sharpness(
             delta = on_sphere() if start else np.zeros_like(theta)
             for step in range(steps + 1):
                 found = objective(theta + T * delta)
+                rise = found.loss - here if math.isfinite(found.loss) else math.inf
                 reached = worst[max(step - 1, 0) :]
-                np.maximum(reached, found.loss - here, out=reached)
+                np.maximum(reached, rise, out=reached)
                 if start == 0 and step == 1:
-                    one_step = found.loss - here
+                    one_step = rise
                 climb = T * found.grad
-                if (length := kernels.norm(climb)) == 0:
+                if not 0 < (length := kernels.norm(climb)) < math.inf:
                     break
                 delta = delta + (rho / length) * climb
-                delta *= min(1.0, rho / kernels.norm(delta))
+                if (length := kernels.norm(delta)) > rho:
+                    delta *= rho / length
                 bar.update()
         random = []
         for _ in range(directions):

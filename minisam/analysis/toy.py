@@ -31,7 +31,7 @@ class Bowl(Objective):
 
 
 class Rosenbrock(Objective):
-    """The bent valley L(x, y) = (1 - x)² + b (y - x²)², with its minimum at (1, 1) (Rosenbrock 1960).
+    """The bent valley L(x, y) = (1 - x)² + b (y - x²)², with its minimum at (1, 1) (Rosenbrock 1960, with b = 100).
 
     >>> Rosenbrock()(np.array([1.0, 1.0])).loss
     0.0
@@ -91,7 +91,7 @@ class Path(NamedTuple):
 
 
 def run(optimizer: Optimizer, surface: Objective, start: Sequence[float], steps: int) -> Path:
-    """So many steps from start, with everything one would like to draw.
+    """`steps` steps from `start` (P,), in float64; returns every point on the way.
 
     >>> from minisam.optim import GD
     >>> run(GD(lr=0.5), Bowl([1.0, 1.0]), (4.0, 0.0), steps=2).thetas[:, 0].tolist()

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisam.checks import BelowOne
-from minisam.nn.layer import Layer
+from minisam.nn.layer import FixedSlope
 
 
 @dataclass(frozen=True)
-class Dropout(Layer):
+class Dropout(FixedSlope):
     """y = x ⊙ mask, the mask's entries 0 with probability `rate`, else 1 / (1 - rate).
 
     The mask follows from the evaluation's key, so both of SAM's passes see the same one. In

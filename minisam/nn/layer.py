@@ -59,22 +59,28 @@ class Layer(Checked):
     def tangent(self, params: list, params_dot: list, cache: Any, x_dot: Array | None, env: Env) -> tuple:
         """R{y} and R{cache}: how y and the cache change while params and x move along params_dot and x_dot.
 
-        R{f} = d/dt f(params + t params_dot, x + t x_dot) at t = 0 (Pearlmutter 1994); x_dot None is 0.
+        R{f} = d/dt f(params + t params_dot, x + t x_dot) at t = 0 (Pearlmutter 1994). x_dot is shaped like
+        x; None stands for 0, and only layers with parameters are asked then. The second is for
+        `backward_tangent`, whatever that needs.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
     def backward_tangent(
         self, params, params_dot, cache, cache_dot, dy: Array, dy_dot: Array, grads_dot, env: Env, wants_dx=True
     ) -> Any:
-        """Assign R{dL/dparams} into grads_dot and return R{dL/dx}, given dy and dy_dot = R{dy}.
-
-        As it stands, that of a layer whose slope does not change: R{slope · dy} = slope · dy_dot.
-        """
-        return self.backward(params, cache, dy_dot, grads_dot, env, wants_dx)
+        """Assign R{dL/dparams} into grads_dot and return R{dL/dx}, given dy and dy_dot = R{dy}."""
+        raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
     def refuse(self, expected: str, got: Shape) -> ValueError:
         got_text = ", ".join(["N", *map(str, got)])
         return ValueError(f"{type(self).__name__} expected x of shape {expected}, got ({got_text})")
+
+
+class FixedSlope(Layer):
+    """A layer without parameters whose dy/dx does not change with x, piece by piece: R{slope · dy} = slope · dy_dot."""
+
+    def backward_tangent(self, params, params_dot, cache, cache_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+        return self.backward(params, cache, dy_dot, grads_dot, env, wants_dx)
 
 
 class Bilinear(Layer):

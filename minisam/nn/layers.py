@@ -7,7 +7,7 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Bilinear, Layer, Shape, he_normal
+from minisam.nn.layer import Bilinear, FixedSlope, Layer, Shape, he_normal
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Linear(Bilinear):
 
 
 @dataclass(frozen=True)
-class ReLU(Layer):
+class ReLU(FixedSlope):
     """y = max(x, 0), elementwise; at the kink the derivative is taken as 0.
 
     With in_place=True y is written over x. `Sequential` sets it where nobody reads x again.
@@ -101,7 +101,7 @@ class Tanh(Layer):
 
 
 @dataclass(frozen=True)
-class Flatten(Layer):
+class Flatten(FixedSlope):
     """(N, H, W, C) to (N, H·W·C), pixel by pixel.
 
     >>> Flatten().output_shape((8, 8, 16))

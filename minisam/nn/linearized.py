@@ -29,8 +29,9 @@ def _give_back(env: Env) -> None:
 class Linearized:
     """A batch's `loss`, `grad` (P,) and products with its Hessian at one theta, for many v.
 
-    It keeps what one forward and backward pass computed, some twice the memory of a gradient.
-    v and the products are (P,) in theta's dtype.
+    It keeps a copy of theta, x, and every layer's output and dL/dy; a thread that computes products needs
+    as much again, or more. Both stay for the next one when this one is gone. v and the products are
+    (P,) in theta's dtype.
 
     >>> from minisam.nn import Linear, MeanSquaredError, Sequential
     >>> net = Sequential([Linear(1, 1)], (1,))  # L(w, b) = (w x + b - y)² at x = 3: H = 2 (x, 1)(x, 1)ᵀ
@@ -40,6 +41,7 @@ class Linearized:
     """
 
     def __init__(self, net: "Sequential", theta: Array, x: Array, y: Array, loss: Loss, key=None, stats=None) -> None:
+        theta = theta.copy()  # optimizers move theta in place
         self._net, self._theta, self._y, self._loss, self._params = net, theta, y, loss, net.views(theta)
         env = _spare.pop() if _spare else Env(keeps=True)
         weakref.finalize(self, _give_back, env)
@@ -50,28 +52,27 @@ class Linearized:
         net.chain.backward(self._params, self._trace, self._dy, net.views(self.grad), env, wants_dx=False)
 
     def hvp(self, v: Array) -> Array:
-        """H v, H = ∇²L(θ).
+        """H v, H = ∇²L(θ); at a kink of ReLU or a tie of MaxPool2d, of the branch that forward took.
 
         Raises:
-            ValueError, TypeError: a v unlike theta, or not finite.
+            ValueError: a v of another shape or dtype than theta, or not finite.
         """
-        v_dot, outputs_dot, caches_dot = self._tangent(v)
+        v_dot, outputs_dot, caches_dot, env = self._tangent(v)
         dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
         self._net.chain.backward_tangent(
-            self._params, v_dot, self._trace, caches_dot, self._dy, dy_dot, self._net.views(product), _local.env, False
+            self._params, v_dot, self._trace, caches_dot, self._dy, dy_dot, self._net.views(product), env, False
         )
         return product
 
     def gauss_newton(self, v: Array) -> Array:
-        """G v, G = Jᵀ ∇²ℓ J: the Hessian of the loss seen through the network linearised, never negative.
+        """G v with the generalised Gauss-Newton matrix G = Jᵀ ∇²ℓ J: H without the network's own curvature.
 
-        J is d outputs/dθ and ∇²ℓ the loss's own Hessian (Schraudolph 2002).
+        J is d outputs/dθ, ∇²ℓ the Hessian of the loss by the outputs. vᵀ G v ≥ 0 where ℓ is convex in
+        them, as both losses here are (Schraudolph 2002). Raises what hvp raises.
         """
-        _, outputs_dot, _ = self._tangent(v)
+        _, outputs_dot, _, env = self._tangent(v)
         dy_dot, product = self._loss.tangent(self._outputs, self._y, outputs_dot), np.empty_like(v)
-        self._net.chain.backward(
-            self._params, self._trace, dy_dot, self._net.views(product), _local.env, wants_dx=False
-        )
+        self._net.chain.backward(self._params, self._trace, dy_dot, self._net.views(product), env, wants_dx=False)
         return product
 
     def _tangent(self, v: Array) -> tuple:
@@ -84,4 +85,4 @@ class Linearized:
         env.begin()
         v_dot = self._net.views(v)
         outputs_dot, caches_dot = self._net.chain.tangent(self._params, v_dot, self._trace, None, env)
-        return v_dot, np.zeros_like(self._outputs) if outputs_dot is None else outputs_dot, caches_dot
+        return v_dot, np.zeros_like(self._outputs) if outputs_dot is None else outputs_dot, caches_dot, env

@@ -6,13 +6,13 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Layer, Shape
+from minisam.nn.layer import FixedSlope, Shape
 
 _BYTE = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True)
-class _Pool2d(Layer):
+class _Pool2d(FixedSlope):
     """Windows of size × size, `stride` apart (by default side by side), none over the border.
 
     x is (N, H, W, C), y is (N, H_out, W_out, C) with H_out = (H - size) // stride + 1.
@@ -92,7 +92,7 @@ class AvgPool2d(_Pool2d):
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool2d(Layer):
+class GlobalAvgPool2d(FixedSlope):
     """The mean over the whole image: (N, H, W, C) to (N, C).
 
     >>> GlobalAvgPool2d().output_shape((8, 8, 64))

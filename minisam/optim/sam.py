@@ -105,8 +105,9 @@ class ExactSAM(SAM):
 
         ∇[L(θ + ε̂(θ))] = g_s + (dε̂/dθ)ᵀ g_s = g_s + ρ/‖g‖ · H (g_s - ĝ ĝᵀ g_s)
 
-    with g_s = ∇L at θ + ε̂, g = ∇L(θ), ĝ = g/‖g‖ and H = ∇²L(θ): a third evaluation, and a product
-    with H. Foret et al. 2021, who drop it for speed, found that it hurts (their appendix). theta is (P,).
+    with g_s = ∇L at θ + ε̂, g = ∇L(θ), ĝ = g/‖g‖ and H = ∇²L(θ): a third evaluation, and a product with
+    H, some five gradients in all. It grows without bound as ‖g‖ → 0. Foret et al. 2021, who drop it for
+    speed, found that it hurts (their appendix). theta is (P,).
 
     Raises:
         ValueError: an ascent other than Ball(2), or several ascent_steps; and what SAM raises.
