@@ -46,6 +46,8 @@ class Chain(Layer):
 
     def split(self, arrays: Sequence[Array]) -> list[list[Array]]:
         """The parameters (or gradients) of each layer, out of those of all."""
+        if not arrays:
+            return [[] for _ in self.layers]
         rest = iter(arrays)
         return [[next(rest) for _ in layer.param_shapes] for layer in self.layers]
 

@@ -50,7 +50,7 @@ class Layer(Checked):
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def backward(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env, wants_dx=True) -> Any:
-        """Assign dL/dparams into grads and return dL/dx.
+        """Assign dL/dparams into grads, unless that is empty, and return dL/dx.
 
         With wants_dx=False (the network's first layer with parameters) it may return None instead.
         """

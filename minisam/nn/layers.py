@@ -46,9 +46,9 @@ class Linear(Bilinear):
 
     def backward(self, params, x, dy, grads, env, wants_dx=True):
         W, _ = params
-        dW, db = grads
-        kernels.matmul(x.T, dy, out=dW)  # dL/dW = xᵀ dL/dy
-        np.sum(dy, axis=0, out=db)  # dL/db = Σₙ dL/dyₙ
+        if grads:
+            kernels.matmul(x.T, dy, out=grads[0])  # dL/dW = xᵀ dL/dy
+            np.sum(dy, axis=0, out=grads[1])  # dL/db = Σₙ dL/dyₙ
         if not wants_dx:
             return None
         return kernels.matmul(dy, W.T, out=env.arena.empty(x.shape, x.dtype))  # dL/dx = dL/dy Wᵀ

@@ -27,7 +27,7 @@ def _give_back(env: Env) -> None:
 
 
 class Linearized:
-    """A batch's `loss`, `grad` (P,) and products with its Hessian at one theta, for many v.
+    """A batch's `loss` and products with its Hessian at one theta, for many v.
 
     It keeps a copy of theta, x, and every layer's output and dL/dy; a thread that computes products needs
     as much again, or more. Both stay for the next one when this one is gone. v and the products are
@@ -48,8 +48,7 @@ class Linearized:
         env.begin(key, stats)
         self._outputs, self._trace = net.chain.forward(self._params, x, env)
         self.loss, self._dy = loss(self._outputs, y)
-        self.grad = np.empty_like(theta)
-        net.chain.backward(self._params, self._trace, self._dy, net.views(self.grad), env, wants_dx=False)
+        net.chain.backward(self._params, self._trace, self._dy, [], env, wants_dx=False)  # every dL/dy, no gradient
 
     def hvp(self, v: Array) -> Array:
         """H v, H = ∇²L(θ); at a kink of ReLU or a tie of MaxPool2d, of the branch that forward took.

@@ -95,7 +95,7 @@ class Sequential:
         return self.evaluate(theta, x, y, loss, Env())[:2]
 
     def linearize(self, theta: Array, x: Array, y: Array, loss: Loss | None = None, key=None, stats=None) -> Linearized:
-        """The loss at theta with its gradient, and its Hessian as a map: `.hvp(v)` for many v.
+        """The loss at theta, and its Hessian there as a map: `.hvp(v)` for many v.
 
         Dropout needs a `key`, as in `BatchLoss`; given `stats`, running statistics, it is evaluation's loss.
 

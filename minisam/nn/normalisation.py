@@ -72,7 +72,8 @@ class BatchNorm(Layer):
         x, mean, inverse_std, n = cache
         dbeta, products = kernels.channel_sums(x, mean, dy)
         dgamma = products * inverse_std
-        grads[0][...], grads[1][...] = dgamma, dbeta
+        if grads:
+            grads[0][...], grads[1][...] = dgamma, dbeta
         scale = params[0] * inverse_std
         slope = -scale * dgamma * inverse_std / n
         dx = env.arena.empty(dy.shape, dy.dtype)
