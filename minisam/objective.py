@@ -75,7 +75,7 @@ class Mean(Objective):
     Mean(batch.split(m)) is `batch` again, up to rounding, in the memory that m examples need. (But
     each part has its own BatchNorm statistics and its own Dropout masks.) For products with its Hessian
     it keeps what every part computed, unless `keeps` is False: then the memory of one part will do,
-    and each product takes some two thirds longer.
+    and each product computes all of that anew.
 
     Raises:
         ValueError: no objectives.

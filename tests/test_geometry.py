@@ -161,7 +161,7 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --along path", "along the path needs --path"),
         ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
         ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),
-        ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds neither a path nor a landscape"),
+        ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds no thetas"),
         ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
         ("landscape vgg.npz {sam} --line --points 0", "points must be"),
         ("landscape vgg.npz vgg2.npz", "between networks with BatchNorm there are no running statistics"),

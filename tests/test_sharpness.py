@@ -77,20 +77,22 @@ def test_a_step_back_to_the_centre_is_survived():
 
 
 class Cliff(Bowl):
-    """A bowl whose loss overflows beyond a distance."""
+    """A bowl whose loss is NaN beyond a distance, as after an overflow."""
 
     def __call__(self, theta):
         here = super().__call__(theta)
-        return here._replace(loss=math.inf, grad=np.full_like(theta, np.nan)) if np.abs(theta).max() > 1 else here
+        return here._replace(loss=math.nan, grad=np.full_like(theta, np.nan)) if np.abs(theta).max() > 1 else here
 
 
 def test_a_loss_that_overflows_is_an_infinite_rise_and_spoils_nothing_else():
     found = sharpness(Cliff([1.0, 1.0]), np.array([0.5, 0.0]), 0.6, rng(), steps=3, starts=1, directions=200)
     assert found.worst.tolist() == [math.inf] * 3
     assert found.one_step == math.inf
+    assert np.isinf(found.random).any()
+    assert not np.isnan(found.random).any()
     found = sharpness(Cliff([1.0, 1.0]), np.array([0.5, 0.0]), 0.4, rng(), steps=3, starts=1, directions=5)
     assert np.isfinite(found.worst).all()
-    with pytest.raises(ValueError, match="expected a finite loss at theta, got inf"):
+    with pytest.raises(ValueError, match="expected a finite loss at theta, got nan"):
         sharpness(Cliff([1.0]), np.array([2.0]), 0.1, rng())
 
 

@@ -233,7 +233,7 @@ def _landscape(args: argparse.Namespace) -> None:
         figure = geometry_plots.line(t, curves, {0.0: "w"}, args.along)
         _keep(args, f"line-{args.along}", figure, dataset, t, curves)
     elif not others:
-        path = None if args.path is None else geometry.load_arrays(args.path)["thetas"]
+        path = None if args.path is None else geometry.load_arrays(args.path, "thetas")["thetas"]
         kept = args.out / f"landscape-{args.along}.npz"
         found = geometry.landscape(first, losses[0], args.along, args.points, args.radius, kept, path)
         figure = geometry_plots.landscape(found, args.along, f"{first.config.label} on {dataset.name}")

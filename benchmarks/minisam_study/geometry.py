@@ -99,15 +99,15 @@ def text_table(found: dict[str, dict]) -> str:
     return "\n".join(f"{name:<36}" + "".join(map(str.rjust, row, widths)) for name, row in rows.items())
 
 
-def load_arrays(file: Path) -> dict[str, Array]:
-    """The arrays of an .npz file; ValueError where it is none, or not one of minisam's paths and landscapes."""
+def load_arrays(file: Path, needed: str) -> dict[str, Array]:
+    """The arrays of an .npz file; ValueError where it is none, or has no array of the name needed."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             found = dict(arrays)
     except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{file} is damaged, or not an .npz file") from error
-    if not found.keys() & {"thetas", "losses"}:
-        raise ValueError(f"{file} holds neither a path nor a landscape")
+    if needed not in found:
+        raise ValueError(f"{file} holds no {needed}")
     return found
 
 
@@ -154,7 +154,7 @@ def landscape(
     same = {"plane": np.array(digest.hexdigest()), "a": a, "b": b} | found
     known = None
     if file.exists():
-        old = load_arrays(file)
+        old = load_arrays(file, "losses")
         if str(old.get("plane")) != digest.hexdigest():
             raise ValueError(f"{file} holds another landscape: remove it, or choose another --out")
         known = old["losses"]

@@ -150,8 +150,8 @@ def density(product: HessianMap, like: Array, rng: np.random.Generator, steps: i
     """How the P eigenvalues are spread, by stochastic Lanczos quadrature (Lin et al. 2016; Ghorbani et al. 2019).
 
     From a random q₁, T's eigenvalues with the squares of its eigenvectors' first entries are Gauss'
-    quadrature (Golub & Welsch 1969) for Σ (q₁ᵀ vᵢ)² f(λᵢ), whose mean is 1/P Σ f(λᵢ): exact for polynomials of degree
-    2 · steps - 1. Averaged over `samples` starts.
+    quadrature (Golub & Welsch 1969) for Σ (q₁ᵀ vᵢ)² f(λᵢ), whose mean is 1/P Σ f(λᵢ): exact for
+    polynomials of degree 2 · steps - 1. Averaged over `samples` starts.
 
     >>> from minisam.analysis.toy import Bowl
     >>> theta = np.ones(3)

@@ -49,6 +49,9 @@ def sharpness(
     if not math.isfinite(here):
         raise ValueError(f"expected a finite loss at theta, got {here}")
 
+    def rise(loss: float) -> float:
+        return loss - here if math.isfinite(loss) else math.inf
+
     def on_sphere() -> Array:
         z = rng.standard_normal(len(theta)).astype(theta.dtype)
         return z * (rho / kernels.norm(z))
@@ -58,11 +61,10 @@ def sharpness(
             delta = on_sphere() if start else np.zeros_like(theta)
             for step in range(steps + 1):
                 found = objective(theta + T * delta)
-                rise = found.loss - here if math.isfinite(found.loss) else math.inf
                 reached = worst[max(step - 1, 0) :]
-                np.maximum(reached, rise, out=reached)
+                np.maximum(reached, rise(found.loss), out=reached)
                 if start == 0 and step == 1:
-                    one_step = rise
+                    one_step = rise(found.loss)
                 climb = T * found.grad
                 if not 0 < (length := kernels.norm(climb)) < math.inf:
                     break
@@ -72,6 +74,6 @@ def sharpness(
                 bar.update()
         random = []
         for _ in range(directions):
-            random.append(objective.value(theta + T * on_sphere()) - here)
+            random.append(rise(objective.value(theta + T * on_sphere())))
             bar.update()
     return Sharpness(one_step, worst, np.array(random))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minisam.nn.network import Sequential
 
 
-_spare: list[Env] = []  # memory that a linearisation left: fresh pages would cost half a gradient
+_spare: list[Env] = []  # memory that a linearisation left: fresh pages would have to be faulted in
 _local = threading.local()  # each thread's memory for products, one after the other
 
 
@@ -29,9 +29,9 @@ def _give_back(env: Env) -> None:
 class Linearized:
     """A batch's `loss` and products with its Hessian at one theta, for many v.
 
-    It keeps a copy of theta, x, and every layer's output and dL/dy; a thread that computes products needs
-    as much again, or more. Both stay for the next one when this one is gone. v and the products are
-    (P,) in theta's dtype.
+    It keeps a copy of theta, x itself, and every layer's output and dL/dy; a thread that computes
+    products needs as much again, or more. Both stay for the next one when this one is gone. v and the
+    products are (P,) in theta's dtype.
 
     >>> from minisam.nn import Linear, MeanSquaredError, Sequential
     >>> net = Sequential([Linear(1, 1)], (1,))  # L(w, b) = (w x + b - y)² at x = 3: H = 2 (x, 1)(x, 1)ᵀ
