@@ -1,6 +1,6 @@
 """Choose the hyper-parameters of `minisam reproduce`, without a look at a test image.
 
-    python benchmarks/tune.py mlp [--jobs 2] [--data-dir DIR]
+    python benchmarks/tune.py mlp [--jobs 2] [--data-dir DIR] [--runs DIR]
 
 For every optimizer and noise level, every point of a grid is trained on three quarters of the
 first 4,000 training images of CIFAR-10 and judged by its error on the other quarter, whose labels
@@ -23,8 +23,7 @@ from minisam_study.datasets import load
 from minisam_study.environment import environment
 from minisam_study.files import replacing
 from minisam_study.recipes import NOISY, PRESETS
-from minisam_study.reproduce import run_all
-from minisam_study.train import Run
+from minisam_study.sweep import run_all
 
 from minisam.data import Dataset, redraw_labels
 from minisam.kernels import set_threads
@@ -76,8 +75,11 @@ def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
     return replace(dataset, x_train=x[kept], y_train=y[kept], x_test=x[held_out], y_test=y[held_out])
 
 
-def tune(model: str, dataset: Dataset, jobs: int) -> list[dict[str, Any]]:
-    """Train the whole grid of a model; one record a point, with its errors (None: it diverged)."""
+def tune(model: str, dataset: Dataset, jobs: int, folder: Path | None) -> list[dict[str, Any]]:
+    """Train the whole grid of a model; one record a point, with its errors (None: it diverged).
+
+    Finished runs are kept in `folder`, and not done again.
+    """
     preset = PRESETS[PRESET_OF[model]]
     rows = [
         {"optimizer": grid.label, "noise": noise, "lr": lr, "weight_decay": wd, "rho": rho}
@@ -102,9 +104,9 @@ def tune(model: str, dataset: Dataset, jobs: int) -> list[dict[str, Any]]:
             for row in chosen
         ]
         print(f"{model}, noise {noise:g}, seed {seed}: {len(todo)} runs")
-        runs = run_all(todo, split(dataset, noise, seed), 0, jobs)
-        for row, run in zip(chosen, runs, strict=True):
-            row["errors"].append(run.test_error if isinstance(run, Run) else None)
+        outcomes = run_all(todo, split(dataset, noise, seed), jobs=jobs, folder=folder)
+        for row, outcome in zip(chosen, outcomes, strict=True):
+            row["errors"].append(outcome.record.get("test_error"))
     return rows
 
 
@@ -125,11 +127,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir")
+    parser.add_argument("--runs", type=Path, help="keep finished runs here; the same again goes on where it was")
     args = parser.parse_args()
     set_threads(args.threads)
     preset = PRESETS[PRESET_OF[args.model]]
     dataset = load("cifar10", args.data_dir).first(n_train=preset.n_train, n_test=1)
-    rows = tune(args.model, dataset, args.jobs)
+    rows = tune(args.model, dataset, args.jobs, args.runs)
     best = winners(rows)
     record = {
         "environment": environment(),

@@ -148,20 +148,23 @@ def test_a_truncated_file_is_named(archive, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_ends_quietly_and_writes_nothing(tmp_path, jobs):
+@pytest.mark.parametrize(("jobs", "sent", "code"), [("1", signal.SIGINT, 130), ("2", signal.SIGTERM, 143)])
+def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp_path, jobs, sent, code):
     command = [*COMMAND, "reproduce", "--dataset", "synthetic", "--jobs", jobs, "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     seen = ""
     while "/36 runs" not in seen:  # until the first run is finished
         seen += process.stderr.read(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     started = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert err.strip().splitlines()[-1].split("\r")[-1].endswith("minisam: interrupted")
     assert "Traceback" not in err
-    assert not any((tmp_path / "out").iterdir())
+    (runs,) = (tmp_path / "out").iterdir()
+    names = [path.name for path in runs.iterdir() if path.name != ".lock"]
+    assert any(re.fullmatch(r"mlp-gd-seed\d-\w{16}\.npz", name) for name in names)
+    assert not any(name.startswith(".") for name in names)  # nothing half-written
     assert time.monotonic() - started < 30  # it did not finish the sweep first
 
 

@@ -10,10 +10,7 @@ import pytest
 from minisam_study import synthetic
 from minisam_study.recipes import NOISY, PRESETS, RECIPES, Preset, configs
 from minisam_study.report import WARNING, html_report, text_table, write_report
-from minisam_study.reproduce import compare, reproduce, run_all, summarise
-from minisam_study.train import Diverged
-
-from minisam.kernels import get_threads, set_threads
+from minisam_study.reproduce import compare, reproduce, summarise
 
 TINY = Preset(("mlp",), n_train=64, epochs=2, seeds=2, batch_size=32, n_test=40)
 OPTIMIZERS = {"GD", "Momentum", "Momentum, 2× epochs", "Adam", "SAM(Momentum)", "SAM(Adam)"}
@@ -79,31 +76,6 @@ def test_runs_of_one_seed_begin_alike():
                 by_optimizer.setdefault(label, []).append(key)
         assert set(by_optimizer) == OPTIMIZERS
         assert len({tuple(keys) for keys in by_optimizer.values()}) == 1
-
-
-def test_jobs_and_threads_do_not_change_a_bit(outcome):
-    _, todo = zip(*configs(replace(TINY, seeds=1, noise=(NOISY,))), strict=True)
-    dataset = synthetic(100, 50).first(64, 40)
-    before = get_threads()
-    try:
-        set_threads(1)
-        alone = run_all(list(todo), dataset, 0, jobs=1)
-        set_threads(2)
-        together = run_all(list(todo), dataset, 0, jobs=2)
-    finally:
-        set_threads(before)
-    for one, two in zip(alone, together, strict=True):
-        assert one.config == two.config
-        assert np.array_equal(one.theta, two.theta)
-
-
-def test_a_run_that_diverges_is_reported_in_its_place():
-    _, todo = zip(*configs(replace(TINY, seeds=1, noise=(0.0,))), strict=True)
-    bad = [replace(todo[0], lr=1e6, epochs=5), todo[1]]
-    with pytest.warns(RuntimeWarning):
-        outcomes = run_all(bad, synthetic(100, 50).first(64, 40), 0, jobs=1)
-    assert isinstance(outcomes[0], Diverged)
-    assert outcomes[1].config == todo[1]
 
 
 def test_summary_and_comparisons_pair_by_seed():
@@ -190,8 +162,3 @@ def test_the_recipes_are_those_that_tuning_chose(model):
             row = chosen[recipe["label"], noise]
             numbers = ("lr", "weight_decay", "rho")[: 3 if recipe["optimizer"] == "sam" else 2]
             assert recipe[kind] == {key: row[key] for key in numbers}
-
-
-def test_jobs_below_one_are_refused():
-    with pytest.raises(ValueError, match="jobs must be an integer ≥ 1, got 0"):
-        run_all([], synthetic(1, 1), 0, jobs=0)

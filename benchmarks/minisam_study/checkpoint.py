@@ -1,19 +1,36 @@
-"""A trained model on disk: one .npz with the weights and what is needed to use them. No pickle."""
+"""A training run on disk: the model it made, and checkpoints from which an interrupted run goes on.
+
+Both are one .npz file without pickle, replaced whole. A checkpoint is a model with what the next epoch depends on
+beside it: what the optimizer remembers, and the history. Random numbers are keyed by seed, epoch and step, so there is
+no generator to save.
+"""
 
 import json
-import zipfile
-from dataclasses import asdict, dataclass
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from minisam.checks import Checked, Count
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
+from minisam.optim import Optimizer
 from minisam_study.config import Config
-from minisam_study.files import replacing
+from minisam_study.environment import changes, environment
+from minisam_study.files import Damaged, parse_json, read_arrays, reason, write_arrays
 
+Array = np.ndarray
 FORMAT = 2  # 1 had no stats
-_FLOAT32 = np.dtype(np.float32)
+
+
+class Foreign(ValueError):
+    """A file that is whole, but of a newer format or of another run."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +47,12 @@ class Model:
 
     config: Config
     net: Sequential
-    theta: np.ndarray  # (P,) float32
-    stats: np.ndarray  # running statistics, (0,) where there is no BatchNorm
+    theta: Array  # (P,) float32
+    stats: Array  # running statistics, (0,) where there is no BatchNorm
     classes: tuple[str, ...]
     normalise: Normalisation
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: Array) -> Array:
         """The class (N,) int64 of each uint8 image (N, H, W, C)."""
         return self.net.predict(self.theta, self.normalise(images), stats=self.stats)
 
@@ -61,32 +78,156 @@ def save_model(path: str | Path, model: Model) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    about = {"format": FORMAT, "config": asdict(model.config), "input_shape": model.net.input_shape}
-    about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
-    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, theta=model.theta, stats=model.stats, about=np.array(json.dumps(about)))
+    _write(Path(path), model, {}, {})
 
 
 def load_model(path: str | Path) -> Model:
-    """Read a model that `save_model` wrote.
+    """Read a model that `save_model` or a checkpoint wrote.
 
     Raises:
         OSError: the file can't be read.
         ValueError: it is not a minisam model, or of a newer format.
     """
-    foreign = ValueError(f"{path} is not a minisam model, or it is damaged")
+    return _read(Path(path))[0]
+
+
+def _write(path: Path, model: Model, arrays: dict[str, Array], about: dict[str, Any]) -> None:
+    about = about | {"format": FORMAT, "config": asdict(model.config), "input_shape": model.net.input_shape}
+    about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
+    write_arrays(path, arrays | {"theta": model.theta, "stats": model.stats, "about": np.array(json.dumps(about))})
+
+
+def _read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            theta, stats, about = arrays["theta"], arrays["stats"], json.loads(str(arrays["about"]))
-        if about["format"] > FORMAT:
-            raise ValueError(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
-        config = Config(**about["config"])
-        net = build(config.model, tuple(about["input_shape"]), len(about["classes"]))
-        normalise = Normalisation(**{key: tuple(value) for key, value in about["normalisation"].items()})
-    except (KeyError, TypeError, AttributeError, EOFError, json.JSONDecodeError, zipfile.BadZipFile) as error:
-        raise foreign from error
-    except ValueError as error:  # NumPy's word for "that would need pickle": not an npz at all
-        raise foreign if "pickle" in str(error) else error from None
-    if [theta.shape, stats.shape] != [(net.n_params,), (net.n_stats,)] or {theta.dtype, stats.dtype} != {_FLOAT32}:
-        raise foreign
-    return Model(config, net, theta, stats, tuple(about["classes"]), normalise)
+        arrays = read_arrays(path)
+        theta, stats, about = arrays["theta"], arrays["stats"], parse_json(str(arrays["about"]))
+        if type(about["format"]) is int and about["format"] > FORMAT:
+            raise Foreign(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
+        config = Config.of(about["config"])
+        shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
+        mean, std = (_tuple(about["normalisation"][key], float) for key in ("mean", "std"))
+        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2] or not min(std) > 0:
+            raise ValueError(f"images of shape {shape} with mean {mean}, deviation {std}")
+        net = build(config.model, shape, len(classes))
+        expected = [(net.n_params,), (net.n_stats,), np.dtype(np.float32), np.dtype(np.float32)]
+        if (found := [theta.shape, stats.shape, theta.dtype, stats.dtype]) != expected:
+            raise ValueError(f"weights and statistics {found}, expected {expected}")
+    except Foreign:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{path} is not a minisam model, or it is damaged ({reason(error)})") from error
+    return Model(config, net, theta, stats, classes, Normalisation(mean, std)), arrays, about
+
+
+def _tuple(values: Any, kind: type) -> tuple:
+    if not values or not isinstance(values, list) or any(type(value) is not kind for value in values):
+        raise TypeError(f"expected a list of {kind.__name__}")
+    return tuple(values)
+
+
+@dataclass
+class State:
+    """A run after some of its epochs: all that the rest depends on, besides the data."""
+
+    model: Model
+    optimizer: Optimizer
+    history: list[dict[str, Any]]  # a record an epoch
+    path: list[Array]  # weights after each epoch, where somebody asked for them
+
+
+def _memory(part: Any, prefix: str = "") -> Iterator[tuple[Any, str, str]]:
+    """What an optimizer and those inside it remember: (owner, attribute, name in a checkpoint)."""
+    for field in fields(part):
+        if not field.init:
+            yield part, field.name, prefix + field.name
+        elif is_dataclass(inner := getattr(part, field.name)):
+            yield from _memory(inner, f"{prefix}{field.name}.")
+
+
+def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any:
+    """What an optimizer is to remember under this name: a vector like theta, or a number as at the start."""
+    if value is None and at_start is None:
+        return None  # not yet anything
+    if value is not None and not value.shape and type(value.item()) is type(at_start):
+        return value.item()
+    if value is None or (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
+        raise TypeError(f"optimizer.{name}")
+    return value
+
+
+@dataclass(frozen=True)
+class Checkpoints(Checked):
+    """The last two states of a run, in files beside `file`: for m.npz they are m.epoch-0010.npz, …
+
+    Raises:
+        ValueError: every < 1.
+    """
+
+    file: Path
+    every: Count  # epochs between two of them
+
+    def paths(self) -> list[Path]:
+        """Those that exist, the newest first: by their epoch, since clocks may go backwards."""
+        name = re.compile(re.escape(self.file.stem) + r"\.epoch-(\d+)" + re.escape(self.file.suffix))
+        found = ((name.fullmatch(path.name), path) for path in self.file.parent.glob("*.epoch-*"))
+        return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
+
+    def keep(self, state: State, run: dict[str, Any]) -> None:
+        """Write a state of `run`, the record of what it computes; then delete all but the last two.
+
+        Raises:
+            OSError: it can't be written; those before it are still there.
+        """
+        arrays = {name: np.asarray(getattr(owner, attribute)) for owner, attribute, name in _memory(state.optimizer)}
+        arrays = {
+            f"optimizer.{name}": array for name, array in arrays.items() if array.dtype != object
+        }  # None: nothing yet
+        if state.path:
+            arrays["path"] = np.array(state.path)
+        path = self.file.with_name(f"{self.file.stem}.epoch-{len(state.history):04}{self.file.suffix}")
+        _write(path, state.model, arrays, {"run": run, "history": state.history, "environment": environment()})
+        for old in self.paths()[2:]:
+            old.unlink()
+
+    def restore(self, state: State, run: dict[str, Any]) -> None:
+        """Bring a state to the newest checkpoint of the same `run`; it stays as it is where there is none.
+
+        A damaged checkpoint is passed over with a message, for the one before it; what a killed process was
+        writing is deleted.
+
+        Raises:
+            OSError: a checkpoint can't be read.
+            ValueError: a checkpoint of another run, or of a newer format; the text says what differs.
+        """
+        for leftover in self.file.parent.glob(f".{escape(self.file.stem)}.epoch-*"):
+            leftover.unlink()
+        for path in self.paths():
+            try:
+                self._restore(path, state, run)
+            except Damaged as error:
+                tqdm.write(f"{error}: passed over", file=sys.stderr)
+            else:
+                return
+
+    def _restore(self, path: Path, state: State, run: dict[str, Any]) -> None:
+        model, arrays, about = _read(path)
+        try:
+            before, history, theta = about["run"], list(about["history"]), model.theta
+            if changed := changes(before, run):
+                raise Foreign(f"{path} is of another run: {'; '.join(changed)}")
+            memory = {
+                name: _checked(arrays.get(f"optimizer.{name}"), getattr(owner, attribute), theta, name)
+                for owner, attribute, name in _memory(state.optimizer)
+            }
+            moved = changes(about["environment"], environment())
+            if not 0 < len(history) <= model.config.epochs or any(type(epoch) is not dict for epoch in history):
+                raise TypeError("another history")
+            thetas = list(arrays["path"]) if state.path else []
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
+        state.model.theta[:], state.model.stats[:] = theta, model.stats
+        state.history[:], state.path[:] = history, thetas
+        for owner, attribute, name in _memory(state.optimizer):
+            setattr(owner, attribute, memory[name])
+        hint = f"; last digits may differ from those of an uninterrupted run, since {'; '.join(moved)}" if moved else ""
+        tqdm.write(f"resumed after epoch {len(history)}, from {path}{hint}", file=sys.stderr)

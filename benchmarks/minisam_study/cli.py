@@ -1,8 +1,10 @@
 """The command line: reproduce, train, evaluate, sharpness, landscape, toy, data."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, fields, replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,11 +19,12 @@ from minisam.data import Dataset, available
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
 from minisam_study import geometry
-from minisam_study.checkpoint import Model, load_model, save_model
+from minisam_study.checkpoint import Checkpoints, Model, load_model, save_model
 from minisam_study.config import Config
 from minisam_study.datasets import DATASETS, load
 from minisam_study.download import fetch
-from minisam_study.files import replacing, require_writable
+from minisam_study.environment import changes
+from minisam_study.files import locked, replacing, require_writable, write_arrays
 from minisam_study.recipes import PRESETS
 from minisam_study.synthetic import WARNING
 from minisam_study.train import Prepared, network, train
@@ -43,17 +46,25 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=[shared, *parents], help=text, description=text)
 
     sub = command("reproduce", "Compare SAM with Momentum, Adam and GD; write a report.", data)
-    sub.add_argument("--preset", choices=PRESETS, default="quick", help="amount of work (quick)")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="default: minisam-results/…")
+    sub.add_argument("--preset", choices=PRESETS, help="amount of work (quick)")
+    text = "do the runs of an earlier one again, and say what differs"
+    sub.add_argument("--from", type=Path, dest="before", metavar="results.json", help=text)
+    text = "default: minisam-results/…; a sweep that was interrupted goes on where it was"
+    sub.add_argument("--out", type=Path, metavar="DIR", help=text)
     sub.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (by preset)")
     jobs = min(available_cores(), 4)
-    text = f"runs at the same time (here: {jobs}, one a core but at most 4)"
-    sub.add_argument("--jobs", type=int, default=jobs, metavar="N", help=text)
+    text = f"runs at the same time (here: {jobs}, one a core but at most 4; with --dask its workers' threads)"
+    sub.add_argument("--jobs", type=int, metavar="N", help=text)
+    sub.add_argument("--dask", metavar="ADDRESS", help="let the workers of this Dask scheduler train: tcp://…")
     sub.set_defaults(run=_reproduce)
 
     sub = command("train", "Train one network; every choice is an option.", data)
     sub.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     sub.add_argument("--save", type=Path, metavar="FILE.npz", help="keep the trained model")
+    text = "leave a checkpoint beside --save every so many epochs, and keep the last two"
+    sub.add_argument("--save-every", type=int, metavar="EPOCHS", help=text)
+    text = "go on from the last checkpoint beside --save, if there is one; leave one every epoch"
+    sub.add_argument("--resume", action="store_true", help=text)
     text, picture = "look inside SAM's steps; keep the picture (diagnostics.png)", Path("diagnostics.png")
     sub.add_argument("--path", type=Path, metavar="FILE.npz", help="keep the weights of every epoch, for landscape")
     sub.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
@@ -130,32 +141,69 @@ def _load(args: argparse.Namespace) -> Dataset:
 
 def _reproduce(args: argparse.Namespace) -> None:
     from minisam_study.report import text_table, write_report
-    from minisam_study.reproduce import reproduce
+    from minisam_study.reproduce import Repeat, reproduce
+    from minisam_study.sweep import dask_executor
 
-    preset = PRESETS[args.preset]
+    name = args.preset or "quick"
+    preset, repeat = PRESETS[name], None
+    if args.before:
+        if args.preset or args.seeds is not None:
+            raise ValueError("--from has the preset and the seeds of its own: leave --preset and --seeds out")
+        repeat = Repeat.of(args.before)
+        preset, name = repeat.preset, f"{repeat.before['config'].get('preset')}-again"
+        args.dataset = args.dataset or repeat.before["dataset"]["name"]
     if args.seeds is not None:
         require("seeds", args.seeds, Count)
         preset = replace(preset, seeds=args.seeds)
-    dataset = _load(args)
-    folder = args.out or Path("minisam-results") / f"{dataset.name}-{args.preset}"
+    dataset = _load(args).first(preset.n_train, preset.n_test)
+    if repeat:
+        repeat.require_same_images(dataset)
+    folder = args.out or Path("minisam-results") / f"{dataset.name}-{name}"
     require_writable(folder)
-    results, predictions = reproduce(preset, dataset, args.jobs, args.preset)
-    labels = dataset.y_test[: results["dataset"]["n_test"]]
-    report = write_report(folder, results, predictions, labels)
+    if repeat and (folder / "results.json").exists():
+        raise ValueError(f"{folder} has results already, which would only be read again: remove it, or choose --out")
+    with ExitStack() as stack:
+        jobs, executor = min(available_cores(), 4), None
+        if args.dask:
+            executor, jobs = stack.enter_context(dask_executor(args.dask))
+        jobs = jobs if args.jobs is None else args.jobs
+        how = {"jobs": jobs, "executor": executor, "folder": folder / "runs"}
+        results, predictions = reproduce(preset, dataset, name, repeat.runs if repeat else (), **how)
+    report = write_report(folder, results, predictions, dataset.y_test)
     print(text_table(results))
     print(f"\nReport with pictures: {report}")
+    if repeat:
+        _say_what_differs(repeat, results)
+
+
+def _say_what_differs(repeat: Any, results: dict[str, Any]) -> None:
+    lines, n = repeat.differences(results), len(results["runs"])
+    if not lines:
+        print(f"\nAll {n} runs gave the same numbers, to the last bit.")
+        return
+    print("\n" + "\n".join(lines))
+    moved = "; ".join(changes(repeat.before["environment"], results["environment"]))
+    raise ValueError(f"{len(lines)} of {n} runs differ" + (f", perhaps because {moved}" if moved else ""))
 
 
 def _train(args: argparse.Namespace) -> None:
     config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
     for file in filter(None, (args.save, args.diagnostics, args.path)):
         require_writable(file.parent)
+    checkpoints = None
+    if args.save_every is not None or args.resume:
+        if args.save is None:
+            raise ValueError("--save-every and --resume need --save FILE.npz: checkpoints are kept beside it")
+        checkpoints = Checkpoints(args.save, 1 if args.save_every is None else args.save_every)
     dataset = _load(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n")
     path: list[np.ndarray] | None = None if args.path is None else []
-    run = train(config, data, progress=True, diagnostics=args.diagnostics is not None, path=path)
+    with locked(args.save.with_name(f".{args.save.stem}.lock")) if checkpoints else nullcontext():
+        if checkpoints and checkpoints.paths() and not args.resume:
+            raise ValueError(f"{checkpoints.paths()[0]} is there: add --resume to go on from it, or remove it")
+        run = train(config, data, 0, True, args.diagnostics is not None, path, checkpoints)
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.diagnostics:
@@ -168,8 +216,7 @@ def _train(args: argparse.Namespace) -> None:
             plots.diagnostics(run.history).savefig(temporary, dpi=120)
         print(f"Diagnostics of the last epoch above, of all in {args.diagnostics}")
     if args.path:
-        with replacing(args.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, thetas=np.array(path))
+        write_arrays(args.path, {"thetas": np.array(path)})
         print(f"Weights of every epoch saved: {args.path}")
     if args.save:
         model = Model(config, net, run.theta, run.stats, dataset.classes, data.normalisation)
@@ -252,8 +299,8 @@ def _keep(
     from minisam_study import plots
 
     if curves:
-        with replacing(args.out / f"{name}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, t=t, names=np.array(list(curves)), losses=np.array(list(curves.values())))
+        arrays = {"t": t, "names": np.array(list(curves)), "losses": np.array(list(curves.values()))}
+        write_arrays(args.out / f"{name}.npz", arrays)
     plots.save(args.out / f"{name}.png", figure, dataset.synthetic)
     where = f"{args.out / name}.png, and its numbers beside it"
     print(f"On {len(dataset.y_train):,} training images of {dataset.name}: {where}")
@@ -278,8 +325,14 @@ def _data(args: argparse.Namespace) -> None:
     print(f"{'synthetic':<16}  4,000 training  10,000 test  embedded: drawn when asked for")
 
 
+def _terminated(*_: Any) -> None:
+    raise KeyboardInterrupt(143)  # the shell's number for it; all else is as for Ctrl-C
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
+    with suppress(ValueError):  # signals come to the main thread
+        signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a console that has no ± shows a question mark
             stream.reconfigure(errors="replace")
@@ -288,12 +341,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads is not None:
             set_threads(args.threads)
         args.run(args)
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         print(f"minisam: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("minisam: interrupted", file=sys.stderr)
-        return 130
+        return stop.args[0] if stop.args else 130
     return 0
 
 

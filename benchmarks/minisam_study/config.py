@@ -1,8 +1,9 @@
 """Everything that determines one training run, in one frozen record."""
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from minisam import optim
 from minisam.checks import BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
@@ -83,6 +84,32 @@ class Config(Checked):
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
         optim.Ball(self.p)  # which checks it
+
+    @classmethod
+    def of(cls, record: Any) -> "Config":
+        """A config from a record of its fields, such as a file has; those left out have their defaults.
+
+        Raises:
+            ValueError: not a record, an unknown field, or a value that this field can't have.
+
+        >>> Config.of({"epochs": "many"})
+        Traceback (most recent call last):
+        ValueError: epochs must be int, got 'many'
+        """
+        if not isinstance(record, dict):
+            raise ValueError(f"expected a record of options, got {type(record).__name__}")
+        types, given = get_type_hints(cls), {}
+        for name, value in record.items():
+            if name not in types:
+                raise ValueError(f"unknown option {reprlib.repr(name)}")
+            kinds = get_args(types[name]) or (types[name],)
+            if float in kinds and type(value) is int and abs(value) < 1e300:
+                value = float(value)
+            if type(value) not in kinds:
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"{name} must be {expected}, got {reprlib.repr(value)}")
+            given[name] = value
+        return cls(**given)
 
     @property
     def stepper(self) -> str:

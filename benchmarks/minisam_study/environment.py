@@ -15,6 +15,8 @@ import minisam
 from minisam.kernels import get_threads
 from minisam.kernels.threads import available_cores
 
+THREADING = ("cores", "threads", "jobs")  # on which no result depends
+
 
 def _cpu_model() -> str:
     """The processor's name as its maker prints it, where the system tells."""
@@ -22,6 +24,16 @@ def _cpu_model() -> str:
         names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         return names[0] if names else platform.machine()
     return platform.processor() or platform.machine()
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Where two records differ, in words.
+
+    >>> changes({"numpy": "2.3", "cores": 2}, {"numpy": "2.4", "cores": 2})
+    ['numpy was 2.3, is 2.4']
+    """
+    keys = [key for key in now if key not in THREADING]
+    return [f"{key} was {before.get(key)}, is {now[key]}" for key in keys if before.get(key) != now[key]]
 
 
 def environment() -> dict[str, Any]:

@@ -1,15 +1,36 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Files that can be trusted: replaced whole or not at all, and read without believing what they claim."""
 
+import io
+import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.lib import format as npy
+
+Array = np.ndarray
+
+
+class Damaged(ValueError):
+    """A file that is not what it should be."""
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in a line."""
+    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends well, else deleted.
+
+    A reader sees the old file or the new one, never half of one, whenever the power fails.
 
     Raises:
         OSError: the folder can't be made or written.
@@ -25,6 +46,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+    with suppress(OSError):  # the new name as well, on systems that let a folder be synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def require_writable(folder: Path) -> None:
@@ -34,3 +61,69 @@ def require_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(f"can't write to output folder {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which the operating system gives back when its owner dies, however it dies.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OSError(f"another minisam is at work in {path.parent}: wait for it, or choose another place") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write an .npz file.
+
+    Raises:
+        OSError: it can't be written; an old one is as before.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file, in memory bounded by the file's size, whatever it claims; nothing is unpickled.
+
+    Raises:
+        OSError: the file can't be read.
+        Damaged: it is not an .npz file, or not whole.
+    """
+    raw = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+    except Exception as error:  # a damaged archive can fail in any way
+        raise Damaged(f"{path} is damaged, or not an .npz file") from error
+
+
+def _array(raw: bytes) -> Array:
+    """What np.load makes of these bytes; but that one allocates what the header says before it looks for more."""
+    stream = io.BytesIO(raw)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
+    shape, fortran_order, dtype = read_header(stream)
+    if dtype.kind not in "fiubU":
+        raise ValueError(f"an array of dtype {dtype}")
+    array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran_order else "C")
+    return array.copy()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error

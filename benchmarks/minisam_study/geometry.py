@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Array, Mean, Objective
 from minisam_study.checkpoint import Model
 from minisam_study.environment import environment
-from minisam_study.files import replacing
+from minisam_study.files import read_arrays, replacing, write_arrays
 
 MEMORY = 2 << 30  # bytes that products with a Hessian may keep from one to the next
 BATCH = 200  # images at once
@@ -101,11 +100,7 @@ def text_table(found: dict[str, dict]) -> str:
 
 def load_arrays(file: Path, needed: str) -> dict[str, Array]:
     """The arrays of an .npz file; ValueError where it is none, or has no array of the name needed."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            found = dict(arrays)
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{file} is damaged, or not an .npz file") from error
+    found = read_arrays(file)
     if needed not in found:
         raise ValueError(f"{file} holds no {needed}")
     return found
@@ -160,8 +155,7 @@ def landscape(
         known = old["losses"]
 
     def keep(losses: Array) -> None:
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez(opened, allow_pickle=False, losses=losses, **same)
+        write_arrays(file, {"losses": losses} | same)
 
     return same | {"losses": plane(objective, theta, u, v, a, b, known, keep)}
 

@@ -7,10 +7,11 @@ labels were as noisy as the rest. Test images played no part. `passes` multiplie
 
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from minisam.checks import Checked, Count
 from minisam_study.config import Config
 
 RECIPES: dict[str, list[dict[str, Any]]] = json.loads(
@@ -20,16 +21,30 @@ NOISY = 0.4
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How much work `minisam reproduce` does."""
+class Preset(Checked):
+    """How much work `minisam reproduce` does.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
 
     models: tuple[str, ...]
-    n_train: int  # the first images of the training set
-    epochs: int
-    seeds: int
-    batch_size: int = 64
+    n_train: Count  # the first images of the training set
+    epochs: Count
+    seeds: Count
+    batch_size: Count = 64
     noise: tuple[float, ...] = (0.0, NOISY)
-    n_test: int | None = None  # None: all of them
+    n_test: Count | None = None  # None: all of them
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Preset":
+        """A preset from a record that has its fields.
+
+        Raises:
+            KeyError, TypeError, ValueError: it has not.
+        """
+        given = {option.name: record[option.name] for option in fields(cls)}
+        return cls(**given | {"models": tuple(map(str, given["models"])), "noise": tuple(map(float, given["noise"]))})
 
 
 PRESETS = {

@@ -14,7 +14,8 @@ import numpy as np
 from minisam_study.config import FAMILY
 from minisam_study.files import replacing
 from minisam_study.plots import in_setting, noise_title, settings
-from minisam_study.reproduce import IMAGES, RHO
+from minisam_study.reproduce import IMAGES
+from minisam_study.sweep import RHO
 from minisam_study.synthetic import WARNING
 
 SAMS = ("SAM(Momentum)", "SAM(Adam)")

@@ -1,157 +1,123 @@
-"""SAM against its baselines: many runs, one comparison.
+"""SAM against its baselines: many runs, one comparison, and the same runs once more.
 
-Every run is a pure function of (config, data), so the runs can be computed in any order and in any
-process. Runs of one seed share their initial weights, batches and redrawn labels; comparisons are
-paired by seed and by test image.
+Runs of one seed share their initial weights, batches and redrawn labels; comparisons are paired by
+seed and by test image.
 """
 
 import itertools
-import multiprocessing
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from minisam.checks import Count, require
-from minisam.data import Dataset, redraw_labels
-from minisam.kernels import get_threads, set_threads
-from minisam.kernels.compiled import compile_all
-from minisam_study.config import FAMILY, Config
-from minisam_study.environment import environment
-from minisam_study.geometry import mean_loss, measure
+from minisam.data import Dataset
+from minisam_study.config import Config
+from minisam_study.environment import changes
+from minisam_study.files import Damaged, parse_json, reason
 from minisam_study.recipes import Preset, configs
 from minisam_study.statistics import error_reduction, mean_error
-from minisam_study.train import Diverged, Prepared, Run, network, train
+from minisam_study.sweep import Outcome, run_all
+from minisam_study.train import Diverged
 
-IMAGES, RHO = 500, 0.05  # on which, and within which, the sharpness of every run is measured
-EFFORT: dict[str, Any] = {"samples": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
+IMAGES = 500  # on which the sharpness of every run is measured
 GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
     "lambda_max": lambda found: found["eigenvalues"][0],
     "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
     "worst_rise": lambda found: found["worst"][-1],
 }
 
-_data: Prepared  # of a worker process
-
-
-def _start_worker(dataset: Dataset, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    tqdm.set_lock(threading.RLock())  # tqdm's own, for several processes, outlives a terminated one
-    set_threads(threads)
-    global _data
-    _data = Prepared.of(dataset)
-
-
-def _work(config: Config, evaluate_every: int, images: int) -> Run | Diverged:
-    return _attempt(config, _data, evaluate_every, images)
-
-
-def _attempt(
-    config: Config, data: Prepared, evaluate_every: int, images: int, progress: str | bool = False
-) -> Run | Diverged:
-    try:
-        run = train(config, data, evaluate_every, progress)
-    except Diverged as failure:
-        return failure
-    if not images:
-        return run
-    labels = redraw_labels(data.y_train, config.noise, len(data.classes), config.seed)  # as it was trained on
-    objective = mean_loss(network(config, data), data.x_train[:images], labels[:images], run.stats)
-    return replace(run, geometry=measure(objective, run.theta, RHO, **EFFORT))
-
-
-def run_all(
-    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int, images: int = 0
-) -> list[Run | Diverged]:
-    """Train every config; `jobs` processes share the threads. Results do not depend on jobs.
-
-    A run that diverges is no reason to lose the others: its place is taken by the exception. With
-    `images` the curvature and sharpness of each run are measured on its first training images.
-
-    Raises:
-        ValueError: jobs < 1.
-    """
-    require("jobs", jobs, Count)
-    compile_all(np.dtype(np.float32))  # once, here: workers load the result from disk
-    work = [config.epochs * (2 if config.optimizer in FAMILY else 1) for config in todo]
-    runs: dict[int, Run | Diverged] = {}
-    with tqdm(total=sum(work), desc="all runs", unit="epoch", leave=False) as bar:
-        for i, run in _finished(todo, dataset, evaluate_every, min(jobs, len(todo)), images):
-            runs[i] = run
-            bar.update(work[i])
-            bar.set_postfix_str(f"{len(runs)}/{len(todo)} runs")
-    return [runs[i] for i in range(len(todo))]
-
-
-def _finished(
-    todo: list[Config], dataset: Dataset, evaluate_every: int, jobs: int, images: int
-) -> Iterator[tuple[int, Run | Diverged]]:
-    """(index, run) of each config as soon as it is trained."""
-    if jobs == 1:
-        data = Prepared.of(dataset)
-        for i, config in enumerate(todo):
-            yield i, _attempt(config, data, evaluate_every, images, progress=f"{config.label:<14}")
-        return
-    pool = ProcessPoolExecutor(
-        jobs,
-        # A fresh interpreter on every system: a fork would copy locks that threads hold.
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (dataset, max(1, get_threads() // jobs)),
-    )
-    try:
-        futures = {pool.submit(_work, todo[i], evaluate_every, images): i for i in range(len(todo))}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown()  # and wait, so that its semaphores are returned
-
 
 def reproduce(
-    preset: Preset, dataset: Dataset, jobs: int = 1, name: str = "custom"
+    preset: Preset, dataset: Dataset, name: str = "custom", runs: Sequence[tuple[str, Config]] = (), **how: Any
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Run a preset. Returns what results.json holds, and each run's test predictions.
+    """Run a preset, or what stands in `runs`. Returns what results.json holds, and each run's test predictions.
 
-    The predictions are (runs, test images) uint8, row i that of results["runs"][i].
+    The predictions are (runs, test images) uint8, row i that of results["runs"][i]. `how` is `run_all`'s:
+    jobs, executor, folder.
 
     Raises:
         Diverged: a run's loss became NaN or infinite.
+        OSError, RuntimeError: what `run_all` raises.
     """
     dataset = dataset.first(n_train=preset.n_train, n_test=preset.n_test)
-    labels, todo = zip(*configs(preset), strict=True)
-    runs: list[Any] = run_all(list(todo), dataset, max(1, preset.epochs // 3), jobs, IMAGES)
-    for failure in (run for run in runs if isinstance(run, Diverged)):
-        raise failure
-    predictions = np.array([run.test_predictions for run in runs], np.uint8)
-    records = [_record(label, run) for label, run in zip(labels, runs, strict=True)]
+    labels, todo = zip(*(runs or configs(preset)), strict=True)
+    outcomes = run_all(todo, dataset, max(1, preset.epochs // 3), IMAGES, **how)
+    for outcome in outcomes:
+        if outcome.diverged:
+            raise Diverged(outcome.diverged)
+    predictions = np.array([outcome.predictions for outcome in outcomes])
+    records = [_record(label, outcome) for label, outcome in zip(labels, outcomes, strict=True)]
+    machines = [record.pop("environment") for record in records]
     wrong = predictions != dataset.y_test
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     about = {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
     about |= {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)}
     config = {"command": command, "preset": name} | asdict(preset)
-    results = {"dataset": about, "environment": environment() | {"jobs": jobs}, "config": config, "runs": records}
+    together = {key: ", ".join(dict.fromkeys(str(machine[key]) for machine in machines)) for key in machines[0]}
+    results = {"dataset": about, "environment": together, "config": config, "runs": records}
     results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong)}
     return results, predictions
 
 
-def _record(label: str, run: Run) -> dict[str, Any]:
-    config = asdict(run.config)
-    record = {key: config[key] for key in ("model", "noise", "seed")} | {"optimizer": label, "config": config}
-    numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history", "geometry")
-    return record | {key: getattr(run, key) for key in numbers}
+def _record(label: str, outcome: Outcome) -> dict[str, Any]:
+    config = outcome.record["config"]
+    return {key: config[key] for key in ("model", "noise", "seed")} | {"optimizer": label} | outcome.record
+
+
+class Repeat(NamedTuple):
+    """What a results.json asks for, to be done once more."""
+
+    before: dict[str, Any]
+    preset: Preset
+    runs: list[tuple[str, Config]]
+
+    @classmethod
+    def of(cls, path: Path) -> "Repeat":
+        """Read a results.json.
+
+        Raises:
+            OSError: it can't be read.
+            Damaged: it is none, or not whole.
+        """
+        try:
+            before = parse_json(path.read_bytes())
+            preset = Preset.of(before["config"])
+            runs = [(str(run["optimizer"]), Config.of(run["config"])) for run in before["runs"]]
+            for run in before["runs"]:
+                _timeless(run)
+            if not runs or any(type(before["dataset"][key]) is not str for key in ("name", "checksum")):
+                raise ValueError("no runs" if not runs else "no data set")
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{path} is not a results.json, or it is damaged ({reason(error)})") from error
+        return cls(before, preset, runs)
+
+    def require_same_images(self, dataset: Dataset) -> None:
+        """Raise ValueError unless these are the images that the results were found on."""
+        wanted, got = self.before["dataset"]["checksum"], dataset.checksum
+        if wanted != got:
+            raise ValueError(f"the results are of images with checksum {wanted[:16]}…, these have {got[:16]}…")
+
+    def differences(self, after: dict[str, Any]) -> list[str]:
+        """A line for each run whose numbers, seconds excepted, are not to the last bit what they were."""
+        lines = []
+        for old, new in zip(self.before["runs"], after["runs"], strict=True):
+            if found := changes(_timeless(old), _timeless(new)):
+                where = f"{new['model']}, noise {new['noise']:g}, {new['optimizer']}, seed {new['seed']}"
+                more = f"; and {len(found) - 2} more" if len(found) > 2 else ""
+                lines.append(f"{where}: {'; '.join(found[:2])}{more}")
+        return lines
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a run that are the same whenever it is repeated, in one level; only what stands there."""
+    numbers = {key: record[key] for key in ("weights", "test_error", "train_error", "gradient_evaluations")}
+    for epoch in record["history"]:
+        numbers |= {f"{key} of epoch {epoch['epoch']}": epoch[key] for key in epoch if key not in ("epoch", "seconds")}
+    return numbers | {f"geometry's {key}": value for key, value in (record["geometry"] or {}).items()}
 
 
 def _groups(records: list[dict[str, Any]]) -> dict[tuple[str, float, str], list[int]]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntrop
 from minisam.objective import Array, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
+from minisam_study.checkpoint import Checkpoints, Model, State
 from minisam_study.config import FAMILY, Config, make_optimizer
 
 
@@ -33,7 +34,8 @@ class Prepared(Dataset):
         """Normalise by the training images' mean and deviation per channel."""
         normalise = Normalisation.of(dataset.x_train)
         images = {"x_train": normalise(dataset.x_train), "x_test": normalise(dataset.x_test)}
-        return cls(**(vars(dataset) | images), normalisation=normalise)
+        raw = {field.name: getattr(dataset, field.name) for field in fields(Dataset)}
+        return cls(**(raw | images), normalisation=normalise)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def train(
     progress: bool | str = False,
     diagnostics=False,
     path: list[Array] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Run:
     """Train one network.
 
@@ -72,8 +75,11 @@ def train(
     history also has, for each epoch, the mean of what `diagnose` says of its steps. The initial
     weights and those after each epoch are appended to `path`.
 
+    With `checkpoints` the run begins where the newest of them left it, to the last bit, and leaves more.
+
     Raises:
-        ValueError: a batch larger than the data.
+        OSError: a checkpoint can't be read or written.
+        ValueError: a batch larger than the data, a checkpoint of another run.
         Diverged: a loss that is NaN or infinite; the text says at which step and what to try.
     """
     net = network(config, data)
@@ -95,12 +101,21 @@ def train(
     def error_rate(x: Array, y: Array) -> float:
         return float(np.mean(net.predict(theta, x, stats=stats) != y))
 
+    if path is not None:
+        path.append(theta.copy())
+    model = Model(config, net, theta, stats, data.classes, data.normalisation)
     history: list[dict[str, Any]] = []
-    path = [] if path is None else path
-    path.append(theta.copy())
-    step, evaluations, seconds = 0, 0.0, 0.0
+    state = State(model, optimizer, history, path or [])
+    if checkpoints:
+        asked = {"diagnostics": diagnostics, "path": path is not None, "evaluate_every": evaluate_every}
+        identity = asdict(config) | asked | {"data": data.checksum}
+        checkpoints.restore(state, identity)
+    step, evaluations, seconds = len(history) * len(batches), 0, 0.0
+    if history:
+        evaluations, seconds = history[-1]["gradient_evaluations"], history[-1]["seconds"]
     label = progress if isinstance(progress, str) else f"training with {config.label}"
-    bar = tqdm(range(config.epochs), label, leave=False, unit="epoch", disable=not progress)
+    to_do, done = range(len(history), config.epochs), len(history)
+    bar = tqdm(to_do, label, config.epochs, initial=done, leave=False, unit="epoch", disable=not progress)
     for epoch in bar:
         started = time.perf_counter()
         lr = value_at(_learning_rate(optimizer), step)
@@ -115,7 +130,7 @@ def train(
                 raise Diverged(_advice(config, at_w.loss, epoch, step))
             total_loss += at_w.loss * len(y)
             total_right += at_w.accuracy * len(y)
-            evaluations += env.examples / len(y)
+            evaluations += round(env.examples / len(y))
             step += 1
             if isinstance(recorded, Recorded):
                 diagnoses.append(diagnose(recorded.calls, net))
@@ -123,7 +138,7 @@ def train(
         record: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "seconds": seconds}
         record["loss"] = total_loss / len(labels)  # at w, each batch before its step
         record["accuracy"] = total_right / len(labels)
-        record["gradient_evaluations"] = round(evaluations)
+        record["gradient_evaluations"] = evaluations
         if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < config.epochs:
             record["test_error"] = error_rate(data.x_test, data.y_test)
         shown = {"loss": f"{record['loss']:.3f}", "accuracy": f"{record['accuracy']:.1%}"}
@@ -132,13 +147,16 @@ def train(
             shown |= {name: f"{mean[name]:.2g}" for name in ("gradient norm", "cosine") if name in mean}
         bar.set_postfix(shown)
         history.append(record)
-        path.append(theta.copy())
+        if path is not None:
+            path.append(theta.copy())
+        if checkpoints and (epoch + 1) % checkpoints.every == 0:
+            checkpoints.keep(state, identity)
     if not np.isfinite(theta).all():
         raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
     predictions = net.predict(theta, data.x_test, stats=stats)
     history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
     train_error = error_rate(data.x_train, labels)
-    return Run(config, theta, stats, history, predictions, train_error, test_error, round(evaluations), seconds)
+    return Run(config, theta, stats, history, predictions, train_error, test_error, evaluations, seconds)
 
 
 def _learning_rate(optimizer: Any) -> Any:

@@ -7,6 +7,7 @@ the same experiment although one has the full archive and the other a subset.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Dataset:
         """Whether the images were generated rather than photographed."""
         return self.name == "synthetic"
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 of all images and labels in hexadecimal: the same numbers, the same checksum."""
         digest = hashlib.sha256()

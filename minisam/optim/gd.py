@@ -55,13 +55,14 @@ Base = Annotated[
 
 @dataclass
 class _FirstOrder(Optimizer):
+    # What an optimizer remembers from step to step are those of its fields that are no arguments.
     lr: Positive | Schedule
     weight_decay: NonNegative = 0.0
     t: int = field(default=0, init=False)  # steps taken
 
     def _moment(self, name: str, theta: Array) -> Array:
         """The state vector of this name, which starts at zero."""
-        if name not in self.__dict__:
+        if getattr(self, name) is None:
             setattr(self, name, np.zeros_like(theta))
         moment: Array = getattr(self, name)
         if moment.shape != theta.shape or moment.dtype != theta.dtype:
@@ -111,6 +112,7 @@ class Momentum(_FirstOrder):
 
     momentum: BelowOne = 0.9
     nesterov: bool = False
+    velocity: Array | None = field(default=None, init=False)
 
     def update(self, theta: Array, g: Array) -> None:
         velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
@@ -140,6 +142,8 @@ class Adam(_FirstOrder):
     beta1: BelowOne = 0.9
     beta2: BelowOne = 0.999
     eps: Positive = 1e-8
+    m: Array | None = field(default=None, init=False)
+    v: Array | None = field(default=None, init=False)
 
     def update(self, theta: Array, g: Array) -> None:
         m, v = self._moment("m", theta), self._moment("v", theta)
