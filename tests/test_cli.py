@@ -21,8 +21,9 @@ COMMAND = [sys.executable, "-m", "minisam_study.cli"]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(tmp_path, monkeypatch, tmp_path_factory):
     """An empty folder to work in, and no CIFAR to be found."""
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp()))  # its list of fonts
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINISAM_DATA", raising=False)
     monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
@@ -127,7 +128,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("reproduce --jobs 0", "jobs must be an integer ≥ 1, got 0"),
         ("reproduce --out file/sub", "file/sub"),
         ("evaluate missing.npz", "missing.npz"),
-        ("evaluate file", "file is not a minisam model"),
+        ("evaluate file", "file is damaged, or not an .npz file"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, where the loss diverges

@@ -27,6 +27,7 @@ from minisam_study.files import Damaged, parse_json, read_arrays, reason, write_
 
 Array = np.ndarray
 FORMAT = 2  # 1 had no stats
+NOTHING = np.zeros(0)  # what an optimizer remembers before it has anything to remember
 
 
 class Foreign(ValueError):
@@ -112,7 +113,7 @@ def _read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
         expected = [(net.n_params,), (net.n_stats,), np.dtype(np.float32), np.dtype(np.float32)]
         if (found := [theta.shape, stats.shape, theta.dtype, stats.dtype]) != expected:
             raise ValueError(f"weights and statistics {found}, expected {expected}")
-    except Foreign:
+    except (Foreign, Damaged):
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is not a minisam model, or it is damaged ({reason(error)})") from error
@@ -146,8 +147,8 @@ def _memory(part: Any, prefix: str = "") -> Iterator[tuple[Any, str, str]]:
 
 def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any:
     """What an optimizer is to remember under this name: a vector like theta, or a number as at the start."""
-    if value is None and at_start is None:
-        return None  # not yet anything
+    if value is not None and value.shape == NOTHING.shape and at_start is None:
+        return None
     if value is not None and not value.shape and type(value.item()) is type(at_start):
         return value.item()
     if value is None or (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
@@ -178,10 +179,10 @@ class Checkpoints(Checked):
         Raises:
             OSError: it can't be written; those before it are still there.
         """
-        arrays = {name: np.asarray(getattr(owner, attribute)) for owner, attribute, name in _memory(state.optimizer)}
-        arrays = {
-            f"optimizer.{name}": array for name, array in arrays.items() if array.dtype != object
-        }  # None: nothing yet
+        arrays = {}
+        for owner, attribute, name in _memory(state.optimizer):
+            held = getattr(owner, attribute)
+            arrays[f"optimizer.{name}"] = NOTHING if held is None else np.asarray(held)
         if state.path:
             arrays["path"] = np.array(state.path)
         path = self.file.with_name(f"{self.file.stem}.epoch-{len(state.history):04}{self.file.suffix}")

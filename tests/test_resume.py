@@ -1,0 +1,276 @@
+"""A training run that is stopped, by whatever, goes on to the very weights it would have had."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from minisam_study import Checkpoints, Config, Prepared, load_model, synthetic, train
+from minisam_study.cli import main
+from minisam_study.config import FAMILY
+
+KILLS = int(os.environ.get("MINISAM_KILLS", "4"))  # 25 and more take a minute
+TINY = Config(epochs=4, batch_size=16, augment=True, noise=0.4)
+BRANCHES = {  # whatever an optimizer can remember, and whatever else a step may depend on
+    "gd": {"optimizer": "gd", "schedule": "step"},
+    "momentum": {"nesterov": True, "warmup": 1, "clip": 0.5, "l1": 1e-5},
+    "adam": {"optimizer": "adam", "micro_batch": 8},
+    **{name: {"optimizer": name, "base": "adam"} for name in FAMILY},
+    "late": {"optimizer": "sam", "late": 0.6, "decay": "in-loss"},
+    "every third": {"optimizer": "sam", "every": 3, "ascent_steps": 2, "p": 1.0},
+    "m-SAM": {"optimizer": "sam", "m": 4},
+    "Dropout": {"optimizer": "sam", "model": "vgg", "epochs": 2},
+    "BatchNorm": {"optimizer": "friendly-sam", "model": "resnet8", "epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Prepared.of(synthetic(n_train=40, n_test=20))
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def interrupted(config, data, checkpoints, epoch, monkeypatch, **options):
+    """Train until the checkpoint of this epoch is written, and no further."""
+    with monkeypatch.context() as patch:
+        keep = Checkpoints.keep
+
+        def keep_and_stop(self, state, run):
+            keep(self, state, run)
+            if len(state.history) == epoch:
+                raise PowerCut
+
+        patch.setattr(Checkpoints, "keep", keep_and_stop)
+        with pytest.raises(PowerCut):
+            train(config, data, checkpoints=checkpoints, **options)
+
+
+def timeless(history):
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in history]
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_resuming_continues_bit_for_bit(tmp_path, data, name, monkeypatch, capsys):
+    config = replace(TINY, **BRANCHES[name])
+    whole = train(config, data, evaluate_every=1)
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    stop = config.epochs // 2
+    interrupted(config, data, checkpoints, stop, monkeypatch, evaluate_every=1)
+    resumed = train(config, data, evaluate_every=1, checkpoints=checkpoints)
+    assert resumed.theta.tobytes() == whole.theta.tobytes()
+    assert resumed.stats.tobytes() == whole.stats.tobytes()
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert resumed.gradient_evaluations == whole.gradient_evaluations
+    path = tmp_path / f"m.epoch-{stop:04}.npz"
+    assert f"resumed after epoch {stop}, from {path}" in capsys.readouterr().err
+
+
+def test_diagnostics_and_the_path_are_resumed_too(tmp_path, data, monkeypatch):
+    config, whole, resumed = replace(TINY, optimizer="sam"), [], []
+    run = train(config, data, diagnostics=True, path=whole)
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=2)
+    interrupted(config, data, checkpoints, 2, monkeypatch, diagnostics=True, path=[])
+    again = train(config, data, diagnostics=True, path=resumed, checkpoints=checkpoints)
+    assert np.array_equal(whole, resumed)
+    assert timeless(again.history) == timeless(run.history)
+
+
+def test_the_last_two_are_kept_and_each_is_a_model(tmp_path, data):
+    run = train(TINY, data, checkpoints=Checkpoints(tmp_path / "m.npz", every=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.epoch-0003.npz", "m.epoch-0004.npz"]
+    assert np.array_equal(load_model(tmp_path / "m.epoch-0004.npz").theta, run.theta)
+    with np.load(tmp_path / "m.epoch-0003.npz", allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["about"]))
+        assert {name: arrays[name].dtype.kind for name in arrays} == {
+            "theta": "f", "stats": "f", "optimizer.t": "i", "optimizer.velocity": "f", "about": "U",
+        }  # fmt: skip
+        assert arrays["optimizer.t"] == 3 * 3  # steps
+    assert set(about["environment"]) >= {"minisam", "numpy", "numba", "cpu"}
+    assert [epoch["epoch"] for epoch in about["history"]] == [1, 2, 3]
+
+
+def rewrite(path, change):
+    """Change the text of a checkpoint, with its arrays as they were."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    change(about)
+    np.savez(path, **arrays | {"about": np.array(json.dumps(about))})
+
+
+def test_another_run_or_a_newer_format_is_refused_with_the_difference(tmp_path, data):
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    train(TINY, data, checkpoints=checkpoints)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    others = {
+        "lr was 0.01, is 0.02; seed was 0, is 5": replace(TINY, lr=0.02, seed=5),
+        "optimizer was momentum, is sam": replace(TINY, optimizer="sam"),
+        "epochs was 4, is 6": replace(TINY, epochs=6),  # the schedule is another from the first step on
+    }
+    for difference, config in others.items():
+        with pytest.raises(ValueError, match=rf"m\.epoch-0004\.npz is of another run: {difference}"):
+            train(config, data, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match="is of another run: diagnostics was False, is True"):
+        train(TINY, data, diagnostics=True, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match=r"is of another run: data was [0-9a-f]{64}, is [0-9a-f]{64}"):
+        train(TINY, Prepared.of(synthetic(41, 20)), checkpoints=checkpoints)
+    rewrite(tmp_path / "m.epoch-0004.npz", lambda about: about.update(format=99))
+    with pytest.raises(ValueError, match=r"m\.epoch-0004\.npz has format 99, this minisam reads 2"):
+        train(TINY, data, checkpoints=checkpoints)
+    assert (tmp_path / "m.epoch-0003.npz").read_bytes() == before[tmp_path / "m.epoch-0003.npz"]
+
+
+def test_other_versions_are_no_obstacle_but_are_mentioned(tmp_path, data, capsys):
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    train(TINY, data, checkpoints=checkpoints)
+    rewrite(tmp_path / "m.epoch-0004.npz", lambda about: about["environment"].update(numpy="1.0", cores=64))
+    train(TINY, data, checkpoints=checkpoints)
+    message = capsys.readouterr().err
+    assert "last digits may differ from those of an uninterrupted run, since numpy was 1.0, is " in message
+    assert "cores" not in message  # on which no result depends
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatch, capsys):
+    """By the newest epoch, not by file times: clocks may go backwards."""
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    interrupted(TINY, data, checkpoints, 3, monkeypatch)
+    newest, older = checkpoints.paths()
+    os.utime(newest, (1, 1))  # 1970
+    for path in (newest, older)[:damaged]:
+        path.write_bytes(path.read_bytes()[:-100])
+    (tmp_path / ".m.epoch-0004-123.npz").write_bytes(b"what a killed process was writing")
+    resumed = train(TINY, data, checkpoints=checkpoints)
+    assert resumed.theta.tobytes() == train(TINY, data).theta.tobytes()
+    message = capsys.readouterr().err
+    assert "m.epoch-0003.npz is damaged, or not an .npz file: passed over" in message
+    assert ("resumed after epoch 2" in message) == (damaged == 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.epoch-0003.npz", "m.epoch-0004.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda arrays: arrays.pop("optimizer.velocity"), "optimizer.velocity"),
+        (lambda arrays: arrays.update({"optimizer.velocity": np.ones(3, np.float32)}), "optimizer.velocity"),
+        (lambda arrays: arrays.update({"optimizer.t": np.float64(9)}), "optimizer.t"),
+    ],
+)
+def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, text, capsys):
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=4)
+    whole = train(TINY, data, checkpoints=checkpoints)
+    path = tmp_path / "m.epoch-0004.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(path, **arrays)
+    assert train(TINY, data, checkpoints=checkpoints).theta.tobytes() == whole.theta.tobytes()
+    message = capsys.readouterr().err
+    assert f"is not a checkpoint, or it is damaged ({text}): passed over" in message
+
+
+# --- as a user meets it ---------------------------------------------------------------------------
+
+OPTIONS = ["--dataset", "synthetic", "--n-train", "256", "--optimizer", "sam", "--base", "adam", "--augment"]
+
+
+def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["train", *OPTIONS, "--epochs", "2"]
+    assert main([*options, "--save-every", "1"]) == 1
+    assert "--save-every and --resume need --save FILE.npz" in capsys.readouterr().err
+    assert main([*options, "--save", "m.npz", "--save-every", "0"]) == 1
+    assert "every must be an integer ≥ 1, got 0" in capsys.readouterr().err
+    assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 0
+    first = load_model("m.npz").theta
+    assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 1
+    assert "m.epoch-0002.npz is there: add --resume to go on from it, or remove it" in capsys.readouterr().err
+    Path("m.epoch-0002.npz").unlink()
+    assert main([*options, "--save", "m.npz", "--resume"]) == 0
+    assert "resumed after epoch 1, from m.epoch-0001.npz" in capsys.readouterr().err
+    assert np.array_equal(load_model("m.npz").theta, first)
+    assert main([*options, "--save", "m.npz", "--resume", "--rho", "0.1"]) == 1
+    assert "m.epoch-0002.npz is of another run: rho was 0.05, is 0.1" in capsys.readouterr().err
+
+
+def spawn(folder, *words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "minisam_study.cli", "train", *OPTIONS, "--save", "m.npz", "--resume", *words],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def digest(folder):
+    return hashlib.sha256(load_model(folder / "m.npz").theta.tobytes()).hexdigest()
+
+
+def newest_epoch(folder):
+    found = Checkpoints(folder / "m.npz", every=1).paths()
+    return int(re.search(r"epoch-(\d+)", found[0].name)[1]) if found else 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
+    """Real processes, real files. Moments: some while it starts or loads, some in an epoch, some in a write."""
+    epochs = str(2 * KILLS + 4)
+    folders = tmp_path / "whole", tmp_path / "killed"
+    for folder in folders:
+        folder.mkdir()
+    process = spawn(folders[0], "--epochs", epochs)
+    assert process.wait(120) == 0, process.stdout.read()
+    process.stdout.close()
+    rng = np.random.default_rng(0)
+    targets = np.sort(rng.integers(0, 2 * KILLS, KILLS))
+    for target, delay in zip(targets, rng.uniform(0, 0.1, KILLS), strict=True):
+        process = spawn(folders[1], "--epochs", epochs)
+        if newest_epoch(folders[1]) >= target:
+            time.sleep(10 * delay)  # while it starts
+        while newest_epoch(folders[1]) < target and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, out  # it was still at work
+    process = spawn(folders[1], "--epochs", epochs)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert "resumed after epoch" in out
+    assert digest(folders[1]) == digest(folders[0])
+    last = int(epochs)
+    names = {".m.lock", "m.npz", f"m.epoch-{last - 1:04}.npz", f"m.epoch-{last:04}.npz"}
+    assert {path.name for path in folders[1].iterdir()} <= names
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    first = spawn(tmp_path, "--epochs", "100000")
+    try:
+        while not newest_epoch(tmp_path):
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = spawn(tmp_path, "--epochs", "100000")
+        out, _ = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert "minisam: error: another minisam is at work in .: wait for it" in out.splitlines()[-1]
+    finally:
+        first.kill()
+        first.communicate()
+    third = spawn(tmp_path, "--epochs", "100000")  # the lock died with its owner
+    try:
+        reached = newest_epoch(tmp_path)
+        while newest_epoch(tmp_path) <= reached:
+            assert third.poll() is None
+            time.sleep(0.01)
+    finally:
+        third.kill()
+        third.communicate()
