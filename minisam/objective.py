@@ -137,10 +137,8 @@ class Penalised(Checked, Objective):
         l1, l2 = float(self.l1), float(self.l2)  # a NumPy scalar would promote float32
         # In float64, so that a float32 sum over a million parameters keeps its digits.
         l1_norm = float(np.abs(theta).sum(dtype=np.float64))
-        return inner._replace(
-            loss=inner.loss + l1 * l1_norm + 0.5 * l2 * float(np.square(theta, dtype=np.float64).sum()),
-            grad=inner.grad + l1 * np.sign(theta) + l2 * theta,
-        )
+        loss = inner.loss + l1 * l1_norm + 0.5 * l2 * float(np.square(theta, dtype=np.float64).sum())
+        return inner._replace(loss=loss, grad=inner.grad + l1 * np.sign(theta) + l2 * theta)
 
     def hessian(self, theta: Array) -> HessianMap:
         product = self.objective.hessian(theta)

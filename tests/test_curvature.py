@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 from test_hvp import batch_of
+from threadpoolctl import threadpool_limits
 
 from minisam.analysis import curvature
 from minisam.analysis.curvature import density, eigenvalues, lanczos, power_iteration, trace
+from minisam.analysis.landscape import pca_plane
+from minisam.kernels.threads import available_cores
 from minisam.nn import Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Sequential, Tanh
 
 NETWORKS = {
@@ -164,6 +167,25 @@ def test_moments_of_a_density_are_those_of_the_matrix():
         exact = np.trace(np.linalg.matrix_power(H, power)) / 30
         spread = np.abs(np.linalg.eigvalsh(H)).max() ** power
         assert found.weights @ found.nodes**power == pytest.approx(exact, abs=0.02 * spread)
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="on one core BLAS has one thread anyway")
+def test_how_many_threads_blas_has_does_not_change_a_bit():
+    """Its sums over long vectors depend on it: so they must not be left to its own threads."""
+    diagonal = rng().standard_normal(400_000)
+    like = np.zeros_like(diagonal)
+
+    def everything():
+        product = diagonal.__mul__
+        found = (*eigenvalues(product, like, 3, rng(), steps=20), *density(product, like, rng(), 20, 1))
+        found += (*trace(product, like, rng(), 3), *power_iteration(product, like, rng(), 5))
+        found += tuple(pca_plane(rng().standard_normal((9, len(like))), like))
+        return [np.asarray(part).tobytes() for part in found]
+
+    with threadpool_limits(1, "blas"):
+        alone = everything()
+    with threadpool_limits(2, "blas"):
+        assert everything() == alone
 
 
 @pytest.mark.parametrize(

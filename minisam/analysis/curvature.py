@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from tqdm import tqdm
 
 from minisam.checks import Count, Positive, require
+from minisam.kernels.threads import single_threaded_blas
 from minisam.objective import Array, HessianMap
 
 
@@ -37,9 +39,8 @@ class Density(NamedTuple):
         return bumps @ self.weights / (width * math.sqrt(2 * math.pi))
 
 
-def power_iteration(
-    product: HessianMap, like: Array, rng: np.random.Generator, steps: int = 100
-) -> tuple[float, Array]:
+@single_threaded_blas()
+def power_iteration(product: HessianMap, like: Array, rng: Generator, steps: int = 100) -> tuple[float, Array]:
     """The eigenvalue of largest |λ| and its unit vector: v ← H v / ‖H v‖, λ = vᵀ H v.
 
     The readable twin of `eigenvalues`. A component along another eigenvector shrinks by |λ₂ / λ₁| a
@@ -61,9 +62,7 @@ def power_iteration(
     return float(v @ product(v)), v
 
 
-def lanczos(
-    product: HessianMap, like: Array, rng: np.random.Generator, steps: int
-) -> Iterator[tuple[Array, Array, float]]:
+def lanczos(product: HessianMap, like: Array, rng: Generator, steps: int) -> Iterator[tuple[Array, Array, float]]:
     """After m = 1, 2, … products: orthonormal rows Q (m, P), T = Q H Qᵀ (m, m) tridiagonal, and the next β.
 
         β q_next = H q - α q - β' q_before,   α = qᵀ H q      (Lanczos 1950)
@@ -93,8 +92,9 @@ def lanczos(
         q = q / (float(np.linalg.norm(q)) or 1.0)
 
 
+@single_threaded_blas()
 def eigenvalues(
-    product: HessianMap, like: Array, k: int, rng: np.random.Generator, steps: int = 200, tolerance: float = 1e-3
+    product: HessianMap, like: Array, k: int, rng: Generator, steps: int = 200, tolerance: float = 1e-3
 ) -> Spectrum:
     """The k eigenvalues of largest |λ|, signs kept, with their vectors: from T's, by Lanczos' method.
 
@@ -126,7 +126,8 @@ def eigenvalues(
     return Spectrum(values[leading], vectors[:, leading].T.astype(like.dtype) @ Q, np.maximum(residuals, rounding))
 
 
-def trace(product: HessianMap, like: Array, rng: np.random.Generator, samples: int = 30) -> tuple[float, float]:
+@single_threaded_blas()
+def trace(product: HessianMap, like: Array, rng: Generator, samples: int = 30) -> tuple[float, float]:
     """tr H and its standard error: the mean of zᵀ H z over random signs z (Hutchinson 1990).
 
     The variance of one zᵀ H z is 2 Σ Hᵢⱼ² over i ≠ j.
@@ -136,7 +137,6 @@ def trace(product: HessianMap, like: Array, rng: np.random.Generator, samples: i
     >>> trace(Bowl([1.0, -5.0, 2.0]).hessian(theta), theta, np.random.default_rng(0))  # exact where H is diagonal
     (-2.0, 0.0)
     """
-    require("samples", samples, Count)
     if samples < 2:
         raise ValueError(f"samples must be at least 2, or there is no standard error, got {samples}")
     found = []
@@ -146,7 +146,8 @@ def trace(product: HessianMap, like: Array, rng: np.random.Generator, samples: i
     return float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(samples))
 
 
-def density(product: HessianMap, like: Array, rng: np.random.Generator, steps: int = 60, samples: int = 5) -> Density:
+@single_threaded_blas()
+def density(product: HessianMap, like: Array, rng: Generator, steps: int = 60, samples: int = 5) -> Density:
     """How the P eigenvalues are spread, by stochastic Lanczos quadrature (Lin et al. 2016; Ghorbani et al. 2019).
 
     From a random q₁, T's eigenvalues with the squares of its eigenvectors' first entries are Gauss'
@@ -169,7 +170,7 @@ def density(product: HessianMap, like: Array, rng: np.random.Generator, steps: i
     return Density(np.concatenate(nodes), np.concatenate(weights))
 
 
-def _random_unit(like: Array, rng: np.random.Generator) -> Array:
+def _random_unit(like: Array, rng: Generator) -> Array:
     z = rng.standard_normal(len(like)).astype(like.dtype)
     return z / float(np.linalg.norm(z))
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.network import Sequential
 from minisam.objective import Array, Objective
 
@@ -75,6 +76,7 @@ class Plane(NamedTuple):
     share: Array  # (2,) of Σ ‖θᵢ - origin‖² that lies along each direction
 
 
+@single_threaded_blas()
 def pca_plane(thetas: Array, origin: Array) -> Plane:
     """The plane through origin (P,) that the path thetas (n, P) stays nearest to (Li et al. 2018, section 7).
 

@@ -1,0 +1,313 @@
+"""Many runs: the same numbers whoever computes them, nothing done twice, nothing lost with a worker."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from minisam_study import Config, run_all, sweep, synthetic
+from minisam_study.sweep import Store, Task, dask_executor, work
+
+from minisam.kernels import set_threads
+
+TINY = Config(epochs=2, batch_size=32)
+CONFIGS = [TINY, replace(TINY, optimizer="sam", seed=1), replace(TINY, optimizer="adam", noise=0.4)]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return synthetic(64, 40)
+
+
+@pytest.fixture(scope="module")
+def expected(dataset):
+    return run_all(CONFIGS, dataset)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch):
+    """As a worker is that has not seen any data."""
+    monkeypatch.setattr(sweep, "_prepared", {})
+
+
+def numbers(outcomes):
+    """All of it but clocks and thread counts."""
+    found = []
+    for record, predictions in outcomes:
+        history = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in record.get("history", [])]
+        rest = {k: v for k, v in record.items() if k not in ("seconds", "history", "environment")}
+        found.append((rest, history, predictions.tobytes()))
+    return found
+
+
+# --- the same numbers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_jobs_threads_and_a_second_time_do_not_change_a_bit(dataset, expected, jobs):
+    set_threads(jobs)
+    again = run_all(CONFIGS, dataset, jobs=jobs)
+    assert numbers(again) == numbers(expected)
+    assert len({outcome.record["weights"] for outcome in again}) == len(CONFIGS)
+
+
+def test_any_executor_will_do(dataset):
+    alone = run_all(CONFIGS[:2], dataset, images=8)
+    with ThreadPoolExecutor(2) as pool:
+        assert numbers(run_all(CONFIGS[:2], dataset, images=8, jobs=2, executor=pool)) == numbers(alone)
+
+
+class Elsewhere(Executor):
+    """A worker on another machine: what goes there and comes back is pickled, and CIFAR is not found."""
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, function, /, *arguments):
+        import pickle
+
+        parcel = pickle.dumps((function, arguments))
+        self.sent.append(len(parcel))
+        function, arguments = pickle.loads(parcel)
+        future = Future()
+        future.set_result(pickle.loads(pickle.dumps(function(*arguments))))
+        return future
+
+
+def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(dataset, expected):
+    there = Elsewhere()
+    assert numbers(run_all(CONFIGS, replace(dataset, name="nowhere"), jobs=1, executor=there)) == numbers(expected)
+    images = dataset.x_train.nbytes + dataset.x_test.nbytes
+    assert [size > images for size in there.sent] == [False, True, False, False]  # asked in vain, sent, known
+    assert max(size for size in there.sent if size < images) < 1000  # a run is a few hundred bytes
+    sweep._prepared.clear()
+    known = Elsewhere()
+    found = synthetic().first(64, 40)  # which a worker draws by itself
+    run_all(CONFIGS, found, jobs=1, executor=known)
+    assert [size > images for size in known.sent] == [False] * 3
+
+
+def test_a_run_that_diverges_is_reported_in_its_place_and_kept(tmp_path, dataset, expected):
+    bad = [replace(TINY, optimizer="gd", lr=1e6, epochs=5), CONFIGS[1]]
+    with pytest.warns(RuntimeWarning):
+        outcomes = run_all(bad, dataset, folder=tmp_path)
+    assert "the loss became" in outcomes[0].diverged
+    assert outcomes[0].predictions.shape == (0,)
+    assert numbers(outcomes[1:]) == numbers(expected[1:2])
+    assert numbers(run_all(bad, dataset, folder=tmp_path)) == numbers(outcomes)  # without a warning: it is not done
+
+
+# --- nothing twice, nothing lost ------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Labels of the runs that were trained, rather than found."""
+    done = []
+
+    def counting(task, *arguments, **options):
+        done.append(task.config)
+        return work(task, *arguments, **options)
+
+    monkeypatch.setattr(sweep, "work", counting)
+    return done
+
+
+def test_finished_runs_are_found_not_done_again(tmp_path, dataset, expected, counted, capsys):
+    run_all(CONFIGS[:2], dataset, folder=tmp_path)
+    assert counted == CONFIGS[:2]
+    outcomes = run_all(CONFIGS, dataset, folder=tmp_path)
+    assert counted == CONFIGS
+    assert numbers(outcomes) == numbers(expected)
+    assert f"2 of 3 runs are in {tmp_path} already" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*.npz"))) == 3  # no checkpoint is left
+    run_all(CONFIGS, dataset, evaluate_every=1, folder=tmp_path)  # other questions, other answers
+    assert len(counted) == 6
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-50], lambda raw: b"", lambda raw: raw[:500] + b"?" + raw[501:]])
+def test_a_damaged_run_is_done_again(tmp_path, dataset, expected, damage, counted, capsys):
+    run_all(CONFIGS, dataset, folder=tmp_path)
+    path = next(tmp_path.glob("mlp-sam-*.npz"))
+    path.write_bytes(damage(path.read_bytes()))
+    assert numbers(run_all(CONFIGS, dataset, folder=tmp_path)) == numbers(expected)
+    assert len(counted) == 4
+    assert re.search(rf"{path.name} .*: done again", capsys.readouterr().err)
+
+
+def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted):
+    run_all(CONFIGS, dataset, folder=tmp_path)
+    one, two = tmp_path.glob("mlp-[sa]*.npz")
+    one.write_bytes(two.read_bytes())
+    assert numbers(run_all(CONFIGS, dataset, folder=tmp_path)) == numbers(expected)
+    assert len(counted) == 4
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, dataset, monkeypatch, capsys):
+    config = replace(TINY, optimizer="sam", epochs=10)
+    (expected,) = run_all([config], dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "keep", lambda *_: pytest.fail("power cut"))
+        with pytest.raises(pytest.fail.Exception, match="power cut"):
+            run_all([config], dataset, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.epoch-*.npz"))) == 2
+    next(tmp_path.glob("*.epoch-0010.npz")).unlink()
+    assert numbers(run_all([config], dataset, folder=tmp_path)) == numbers([expected])
+    assert "resumed after epoch 8" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.epoch-*.npz"))
+
+
+def test_a_folder_in_use_is_refused(tmp_path, dataset):
+    code = (
+        "import sys, pathlib; from minisam_study.files import locked\n"
+        "with locked(pathlib.Path('.lock')): print('held', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(OSError, match=f"another minisam is at work in {re.escape(str(tmp_path))}: wait for it"):
+            run_all(CONFIGS, dataset, folder=tmp_path)
+    finally:
+        owner.kill()  # and the operating system gives the lock back
+        owner.communicate()
+    assert len(run_all(CONFIGS[:1], dataset, folder=tmp_path)) == 1
+
+
+def test_jobs_below_one_are_refused(dataset):
+    with pytest.raises(ValueError, match="jobs must be an integer ≥ 1, got 0"):
+        run_all([], dataset, jobs=0)
+
+
+class Lost(Executor):
+    """Every worker of it is gone."""
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        future.set_exception(SystemError("connection lost"))
+        return future
+
+
+def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
+    message = "a worker failed with SAM\\(Momentum\\), seed 1: SystemError connection lost; what is finished is kept"
+    with pytest.raises(RuntimeError, match=message):
+        run_all(CONFIGS[1:2], dataset, executor=Lost())
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="looks for processes in /proc, which only Linux has")
+def test_workers_die_with_a_killed_parent(tmp_path):
+    command = [sys.executable, "-m", "minisam_study.cli", "reproduce", "--dataset", "synthetic", "--jobs", "2"]
+    parent = subprocess.Popen([*command, "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    children = f"/proc/{parent.pid}/task/{parent.pid}/children"
+    workers = []
+    while len(workers) < 3:  # two, and multiprocessing's own
+        assert parent.poll() is None
+        with open(children, encoding="ascii") as file:
+            workers = file.read().split()
+        time.sleep(0.02)
+    while not list((tmp_path / "out" / "runs").glob("*.npz")):  # at work
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < deadline, "orphans are still at work"
+        time.sleep(0.05)
+
+
+# --- beyond one machine ---------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A real `dask scheduler` on loopback and two real `dask worker` processes: (address, workers)."""
+    pytest.importorskip("distributed", reason="pip install 'minisam[dask]'")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    dask = [sys.executable, "-m", "dask"]
+    environment = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s"}
+
+    def start(*words):
+        return subprocess.Popen(
+            [*dask, *words], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    scheduler = start("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard")
+    worker = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path)]
+    workers = [start(*worker) for _ in range(2)]
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+
+
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_numbers(tmp_path, cluster, expected):
+    from distributed import Client
+
+    address, workers = cluster
+    runs = [replace(TINY, epochs=8, seed=seed, optimizer=name) for seed in range(4) for name in ("momentum", "sam")]
+    dataset = replace(synthetic(400, 100), name="nowhere")  # the workers have to be sent their images
+    local = run_all(runs, dataset)
+    at_work = []
+
+    def kill_one_at_work():
+        with Client(address, timeout=30) as client:
+            (name,) = (name for name, pid in client.run(os.getpid).items() if pid == workers[0].pid)
+            while not list((tmp_path / "runs").glob("*.npz")):
+                time.sleep(0.01)
+            while not (now := client.processing()[name]):
+                time.sleep(0.01)
+            at_work.extend(now)
+            workers[0].send_signal(signal.SIGKILL)
+
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+    with ThreadPoolExecutor(1) as killer, dask_executor(address) as (executor, threads):
+        assert threads == 2
+        killing = killer.submit(kill_one_at_work)
+        spread = run_all(runs, dataset, jobs=threads, executor=executor, folder=tmp_path / "runs")
+        killing.result(timeout=10)
+    assert at_work
+    assert workers[0].wait(10) == -signal.SIGKILL
+    assert workers[1].poll() is None
+    assert numbers(spread) == numbers(local)
+
+
+def test_a_cluster_without_workers_is_an_error(tmp_path, cluster):
+    address, workers = cluster
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+    with pytest.raises(ValueError, match=f"the Dask scheduler at {address} has no workers"), dask_executor(address):
+        pass
+
+
+def test_no_scheduler_is_an_error():
+    dask = pytest.importorskip("dask", reason="pip install 'minisam[dask]'")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    impatient = dask.config.set({"distributed.comm.timeouts.connect": "1s"})  # its own default is 30 s
+    with impatient, pytest.raises(OSError, match=address), dask_executor(address):
+        pass
+
+
+def test_what_travels_is_named_by_all_it_depends_on(dataset):
+    about = (dataset.name, 64, 40, dataset.checksum)
+    task = Task(TINY, 0, 0, *about)
+    others = [Task(replace(TINY, lr=0.02), 0, 0, *about), Task(TINY, 1, 0, *about), Task(TINY, 0, 8, *about)]
+    others.append(Task(TINY, 0, 0, *about[:-1], "0" * 64))
+    assert len({each.name for each in (task, *others)}) == 5
+    assert np.all([re.fullmatch(r"mlp-momentum-seed0-[0-9a-f]{16}", each.name) for each in (task, *others)])
