@@ -15,10 +15,12 @@ def _keep_thread_count():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """At the end of a run: which animal of the bug zoo was caught by which property."""
+    """At the end of a run: which animal of the bug zoo was caught by which property, what became of damaged files."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
-    rows = [value for report in reports for name, value in report.user_properties if name == "bug zoo"]
-    if rows:
-        terminalreporter.section("bug zoo")
-        for animal, property, caught in [("animal", "property", "caught"), *rows]:
-            terminalreporter.line(f"{animal:<28}{property:<44}{caught}")
+    headings = {"bug zoo": ("animal", "property", "caught"), "fuzz": ("reader of", "damaged files read", "refused")}
+    for title, heading in headings.items():
+        rows = [value for report in reports for name, value in report.user_properties if name == title]
+        if rows:
+            terminalreporter.section(title)
+            for first, second, third in [heading, *rows]:
+                terminalreporter.line(f"{first:<36}{second:<44}{third}")

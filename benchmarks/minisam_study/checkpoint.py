@@ -6,6 +6,7 @@ no generator to save.
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -107,8 +108,10 @@ def _read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
         config = Config.of(about["config"])
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
         mean, std = (_tuple(about["normalisation"][key], float) for key in ("mean", "std"))
-        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2] or not min(std) > 0:
+        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2]:
             raise ValueError(f"images of shape {shape} with mean {mean}, deviation {std}")
+        if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise ValueError(f"mean {mean}, deviation {std}")
         net = build(config.model, shape, len(classes))
         expected = [(net.n_params,), (net.n_stats,), np.dtype(np.float32), np.dtype(np.float32)]
         if (found := [theta.shape, stats.shape, theta.dtype, stats.dtype]) != expected:
@@ -221,7 +224,13 @@ class Checkpoints(Checked):
                 for owner, attribute, name in _memory(state.optimizer)
             }
             moved = changes(about["environment"], environment())
-            if not 0 < len(history) <= model.config.epochs or any(type(epoch) is not dict for epoch in history):
+            so_far = [
+                (epoch["epoch"], type(epoch["gradient_evaluations"]), type(epoch["seconds"])) for epoch in history
+            ]
+            if (
+                so_far != [(i + 1, int, float) for i in range(len(history))]
+                or not 0 < len(history) <= model.config.epochs
+            ):
                 raise TypeError("another history")
             thetas = list(arrays["path"]) if state.path else []
         except (KeyError, TypeError, AttributeError) as error:

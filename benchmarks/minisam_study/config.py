@@ -73,7 +73,7 @@ class Config(Checked):
         for option in fields(self):
             known, got = option.metadata["choices"], getattr(self, option.name)
             if known and got not in known:
-                raise ValueError(f"unknown {option.name} {got!r}, expected one of {', '.join(known)}")
+                raise ValueError(f"unknown {option.name} {reprlib.repr(got)}, expected one of {', '.join(known)}")
             if (only := option.metadata["only"]) and self.optimizer not in only and got != option.default:
                 raise ValueError(f"{option.name} is for {', '.join(only)}, got optimizer {self.optimizer}")
         if self.lr is None:

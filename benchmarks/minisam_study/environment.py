@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info
 import minisam
 from minisam.kernels import get_threads
 from minisam.kernels.threads import available_cores
+from minisam_study.files import brief
 
 THREADING = ("cores", "threads", "jobs")  # on which no result depends
 
@@ -33,7 +34,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ['numpy was 2.3, is 2.4']
     """
     keys = [key for key in now if key not in THREADING]
-    return [f"{key} was {before.get(key)}, is {now[key]}" for key in keys if before.get(key) != now[key]]
+    return [f"{key} was {brief(before.get(key))}, is {brief(now[key])}" for key in keys if before.get(key) != now[key]]
 
 
 def environment() -> dict[str, Any]:

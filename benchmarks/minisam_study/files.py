@@ -21,9 +21,20 @@ class Damaged(ValueError):
     """A file that is not what it should be."""
 
 
+def brief(value: Any, most: int = 80) -> str:
+    """A value as part of a message: a line that prints, and not a long one, whatever a file had there.
+
+    >>> brief("two\\nlines " * 100, most=20)
+    'two lines two lines…'
+    """
+    text = " ".join(str(value).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def reason(error: Exception) -> str:
     """What an error says, in a line."""
-    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return brief(f"no {error}" if isinstance(error, KeyError) else error, 200)
 
 
 @contextmanager
@@ -101,6 +112,11 @@ def read_arrays(path: Path) -> dict[str, Array]:
     raw = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("compressed, as no file of minisam is: it could be of any size")
+            if sum(member.file_size for member in members) > len(raw):
+                raise ValueError("members that overlap")
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except Exception as error:  # a damaged archive can fail in any way
         raise Damaged(f"{path} is damaged, or not an .npz file") from error

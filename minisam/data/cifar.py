@@ -148,9 +148,9 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
                 for member in archive:
                     if not 0 <= member.size <= LARGEST:
                         raise ValueError(f"{member.size} bytes in one file, at most {LARGEST}")
-                    wanted_file = members.get(member.name)
-                    if wanted_file and member.isreg() and (data := archive.extractfile(member)):
-                        files[wanted_file] = data.read()
+                    whole = member.isreg() and not member.issparse()  # a sparse one is of any size
+                    if whole and member.name in members and (data := archive.extractfile(member)):
+                        files[members[member.name]] = data.read()
             while stream.read(1 << 20):
                 pass  # the checksum comes last
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:

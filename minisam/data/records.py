@@ -72,7 +72,7 @@ def _valid(y: list[int], where: str, labels: Labels) -> np.ndarray:
 
 def _entry(content: dict[str, Any], key: str, where: str) -> Any:
     if key not in content:
-        raise ValueError(f"{where}: expected a key {key!r}, got {sorted(content)}")
+        raise ValueError(f"{where}: expected a key {key!r}, got {str(sorted(content))[:200]}")
     return content[key]
 
 
@@ -145,5 +145,5 @@ def unpickle(raw: bytes, where: str) -> dict[str, Any]:
         content = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
         return {_text(key): value.array() if isinstance(value, _Inert) else value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error) or "it ends too early"
+        reason = str(error)[:200] or "it ends too early"
         raise ValueError(f"{where}: refused this pickle: {reason}") from error

@@ -1,0 +1,306 @@
+"""Every reader against damaged and hostile files: the right answer, or an error that says what is wrong.
+
+MINISAM_FUZZ=100000 pytest tests/test_fuzz.py tries so many inputs, and goes on exploring; what is found stays
+in .hypothesis for the next time.
+"""
+
+import gzip
+import io
+import json
+import os
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minisam_study import Checkpoints, Config, Model, Outcome, load_model, synthetic
+from minisam_study.checkpoint import State
+from minisam_study.config import make_optimizer
+from minisam_study.files import parse_json
+from minisam_study.recipes import Preset
+from minisam_study.reproduce import Repeat, reproduce
+from minisam_study.sweep import Store, Task
+from test_cifar import VERSIONS, official_files, write_archive, write_folder
+
+from minisam.data import Normalisation, load_cifar
+from minisam.nn import build
+
+INPUTS = int(os.environ.get("MINISAM_FUZZ", "2000"))
+MEMORY = 64 << 20  # bytes a reader may take for files of some 10 kB
+SECONDS = 20
+
+# --- damage ---------------------------------------------------------------------------------------
+
+NUMBERS = [0, 1, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]
+ODD = [None, True, False, 0, -1, 1.5, 2**31, 2**63, 10**30, float("nan"), float("inf"), "", "x" * 5000, "a\nb\x1b[31m",
+       [], {}, [[]], [None] * 50, {"a": {}}, "mlp", "résumé", -0.0, 1e308]  # fmt: skip
+
+
+def mutate(raw, rng):
+    """Bytes with a few bits, bytes, words or pieces of them changed, doubled, lost or exchanged."""
+    data = bytearray(raw)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(len(data))) if data else 0
+        end = at + int(rng.integers(1, 1 + min(len(data), 200))) if data else 0
+        match rng.integers(8):
+            case 0 if data:
+                data[at] ^= 1 << int(rng.integers(8))
+            case 1 if data:
+                data[at] = int(rng.integers(256))
+            case 2:
+                width, order = rng.choice([1, 2, 4, 8]), rng.choice(["<", ">"])
+                number = NUMBERS[rng.integers(len(NUMBERS))] % 256 ** int(width)
+                data[at : at + width] = struct.pack(order + "BHIQ"[int(width).bit_length() - 1], number)
+            case 3:
+                del data[at:]
+            case 4:
+                del data[at:end]
+            case 5:
+                data[at:at] = data[at:end] * int(rng.integers(1, 4))
+            case 6:
+                data[at:at] = rng.bytes(int(rng.integers(1, 50)))
+            case 7 if data:
+                other = int(rng.integers(len(data)))
+                data[at:end], data[other : other + end - at] = data[other : other + end - at], data[at:end]
+    return bytes(data)
+
+
+def mutate_tree(value, rng):
+    """A JSON value with something in it exchanged, lost or added."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key, copy = keys[rng.integers(len(keys))], value.copy()
+        match rng.integers(8):
+            case 0:
+                del copy[key]
+            case 1 if isinstance(copy, dict):
+                copy[f"{key}'" * int(rng.choice([1, 500]))] = copy[key]
+            case _:
+                copy[key] = mutate_tree(value[key], rng)
+        return copy
+    return ODD[rng.integers(len(ODD))]
+
+
+def mutate_json(raw, rng):
+    text = json.dumps(mutate_tree(json.loads(raw), rng))
+    return ("[" * 100_000 if rng.random() < 0.02 else text).encode()
+
+
+def mutate_npz(raw, rng):
+    """An archive with correct sums, and something else in it."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = list(members)[rng.integers(len(members))]
+    match rng.integers(4):
+        case 0 if "about.npy" in members:
+            about = json.loads(str(np.load(io.BytesIO(members["about.npy"]))))
+            stream = io.BytesIO()
+            np.save(stream, np.array(json.dumps(mutate_tree(about, rng))))
+            members["about.npy"] = stream.getvalue()
+        case 1:
+            members[name] = mutate(members[name][:128], rng) + members[name][128:]  # its header
+        case 2:
+            del members[name]
+        case _:
+            members[name] = mutate(members[name], rng)
+    out = io.BytesIO()
+    how = [zipfile.ZIP_STORED] * 7 + [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    with zipfile.ZipFile(out, "w", how[rng.integers(len(how))]) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def mutate_tar(raw, rng):
+    """A whole .gz of a damaged .tar; every other time its headers have the sums that they need."""
+    tar = bytearray(gzip.decompress(raw))
+    header = 512 * int(rng.choice([i for i in range(len(tar) // 512) if tar[512 * i + 257 :][:5] == b"ustar"]))
+    tar[header : header + 512] = mutate(bytes(tar[header : header + 512]), rng)[:512].ljust(512, b"\0")
+    if rng.random() < 0.5:
+        tar[header + 156] = int(rng.choice(np.frombuffer(b"0123456LKSxgVNMDIE7", np.uint8)))  # another kind of member
+    if rng.random() < 0.7:
+        tar[header + 148 : header + 156] = b" " * 8
+        tar[header + 148 : header + 156] = b"%06o\0 " % sum(tar[header : header + 512])
+    return gzip.compress(bytes(tar) if rng.random() < 0.8 else mutate(bytes(tar), rng), 1, mtime=0)
+
+
+# --- readers --------------------------------------------------------------------------------------
+
+
+def read_cifar(name):
+    def read(path):
+        data = load_cifar(name, path.parent if path.suffix != ".gz" else path)
+        for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+            assert (x.dtype, x.shape[1:], len(x)) == (np.uint8, (32, 32, 3), len(y))
+            assert y.dtype == np.int64
+            assert y.min() >= 0
+            assert y.max() < len(data.classes)
+
+    return read
+
+
+def read_model(path):
+    model = load_model(path)
+    assert (model.theta.shape, model.theta.dtype) == ((model.net.n_params,), np.float32)
+    assert model.predict(np.zeros((1, *model.net.input_shape), np.uint8)).shape == (1,)
+
+
+CONFIG = Config(model="cnn", optimizer="gsam", base="adam", epochs=3)
+CLASSES = ("cat", "dog")
+
+
+def small_model(seed=0):
+    net = build("cnn", (8, 8, 1), 2)
+    theta = net.init(np.random.default_rng(seed))
+    return Model(CONFIG, net, theta, net.init_stats(), CLASSES, Normalisation((1.0,), (2.0,)))
+
+
+def state(epochs=0):
+    optimizer = make_optimizer(CONFIG, 5)
+    optimizer.base.t = 5 * epochs
+    optimizer.base.m = optimizer.base.v = small_model().theta if epochs else None
+    record = {"lr": 0.1, "seconds": 1.0, "loss": 1.0, "accuracy": 0.5}
+    history = [record | {"epoch": i + 1, "gradient_evaluations": 10 * i + 10} for i in range(epochs)]
+    return State(small_model(epochs), optimizer, history, [])
+
+
+RUN = asdict(CONFIG) | {"diagnostics": False, "path": False, "evaluate_every": 0, "data": "0" * 64}
+
+
+def read_checkpoint(path):
+    fresh = state()
+    Checkpoints(path.with_name("m.npz"), every=1).restore(fresh, RUN)
+    assert len(fresh.history) in (0, 1, 2, 3)
+    assert [epoch["epoch"] for epoch in fresh.history] == [1, 2, 3][: len(fresh.history)]
+    m = fresh.optimizer.base.m
+    assert m is None or m.shape == fresh.model.theta.shape
+    if not fresh.history:
+        assert fresh.optimizer.base.t == 0
+        raise ValueError("passed over")
+
+
+TASK = Task(Config(epochs=1), 0, 0, "cifar10", 4, 3, "0" * 64)
+
+
+def read_run(path):
+    outcome = Store(path.parent).load(TASK)
+    if outcome is None:
+        raise ValueError("done again")
+    assert outcome.diverged or outcome.predictions.shape == (3,)
+
+
+def read_results(path):
+    repeat = Repeat.of(path)
+    assert all(isinstance(config, Config) for _, config in repeat.runs)
+    assert repeat.differences(repeat.before) == []
+
+
+def read_config(path):
+    assert isinstance(Config.of(parse_json(path.read_bytes())), Config)
+
+
+def seeds(folder):
+    """Whole files of every kind: reader → (reading function, path, its bytes, how to damage those bytes)."""
+    found = {}
+
+    def add(name, read, path, *mutations):
+        found[name] = read, path, path.read_bytes(), (mutate, *mutations)
+
+    for family in ("cifar10", "cifar100"):
+        part = write_folder(folder / family, *official_files(family))
+        name = {"cifar10": "data_batch_1.bin", "cifar100": "train.bin"}[family]
+        add(f"{family} binary", read_cifar(family), part / name)
+        add(f"{family} archive", read_cifar(family), write_archive(folder / f"{family}-gz", *official_files(family)),
+            mutate_tar, mutate_tar)  # fmt: skip
+        for version in ("python2", "python3-protocol4"):
+            part = write_folder(folder / f"{family}-{version}", *official_files(family, VERSIONS[version]))
+            name = {"cifar10": "data_batch_1", "cifar100": "train"}[family]
+            add(f"{family} pickle, {version}", read_cifar(family), part / name)
+            name = {"cifar10": "batches.meta", "cifar100": "meta"}[family]
+            part = write_folder(folder / f"{family}-{version}-names", *official_files(family, VERSIONS[version]))
+            add(f"{family} names, {version}", read_cifar(family), part / name)
+    Checkpoints(folder / "checkpoint" / "m.npz", every=1).keep(state(2), RUN)
+    path = folder / "checkpoint" / "m.epoch-0002.npz"
+    add("checkpoint", read_checkpoint, path, mutate_npz, mutate_npz)
+    (folder / "model.npz").write_bytes(path.read_bytes())
+    add("model", read_model, folder / "model.npz", mutate_npz, mutate_npz)
+    record = {"config": asdict(TASK.config), "environment": {}, "test_error": 0.5, "history": [], "geometry": None}
+    Store(folder / "runs").keep(TASK, Outcome(record, np.zeros(3, np.uint8)))
+    add("stored run", read_run, next((folder / "runs").glob("*.npz")), mutate_npz, mutate_npz)
+    preset = Preset(("mlp",), n_train=32, epochs=1, seeds=1, batch_size=32, n_test=8, noise=(0.0,))
+    results, _ = reproduce(
+        preset, synthetic(32, 8), "tiny", [("SAM", Config(optimizer="sam", epochs=1, batch_size=32))] * 2
+    )
+    (folder / "results.json").write_text(json.dumps(results))
+    add("results.json", read_results, folder / "results.json", mutate_json, mutate_json)
+    (folder / "config.json").write_text(json.dumps(asdict(CONFIG)))
+    add("configuration", read_config, folder / "config.json", mutate_json, mutate_json, mutate_json)
+    return found
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return seeds(tmp_path_factory.mktemp("fuzz"))
+
+
+NAMES = [f"{family} {part}" for family in ("cifar10", "cifar100") for part in (
+    "archive", "binary", "names, python2", "names, python3-protocol4", "pickle, python2", "pickle, python3-protocol4"
+)]  # fmt: skip
+NAMES += ["checkpoint", "configuration", "model", "results.json", "stored run"]
+
+
+def attempt(read, path):
+    """What becomes of a file: "read" or "refused"; anything else is a failure."""
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        read(path)
+        outcome = "read"
+    except (ValueError, OSError) as error:
+        outcome, text = "refused", str(error)
+        assert text
+        assert text.isprintable()  # a line, without escape codes
+        assert len(text) < 600 + 2 * len(str(path)), text
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < MEMORY, f"{peak >> 20} MB for a file of {path.stat().st_size} bytes"
+    assert time.monotonic() - started < SECONDS
+    return outcome
+
+
+def test_whole_files_are_read(files):
+    assert set(files) == set(NAMES)
+    for read, path, raw, _ in files.values():
+        path.write_bytes(raw)
+        assert attempt(read, path) == "read"
+
+
+@pytest.mark.filterwarnings("ignore")  # of zipfile about names, of NumPy about versions: there is an error after it
+@pytest.mark.parametrize("name", NAMES)
+def test_damage_is_read_rightly_or_refused(files, name, record_property):
+    read, path, raw, mutations = files[name]
+    counts = Counter()
+
+    def damaged(how_and_seed):
+        how, seed = how_and_seed
+        return how(raw, np.random.default_rng(seed))
+
+    mutated = st.tuples(st.sampled_from(mutations), st.integers(0, 2**32 - 1)).map(damaged)
+
+    @settings(max_examples=INPUTS // len(NAMES) + 1, suppress_health_check=list(HealthCheck))
+    @given(content=st.one_of(mutated, mutated, mutated, st.binary(max_size=2000)))
+    def try_one(content):
+        path.write_bytes(content)
+        counts[attempt(read, path)] += 1
+
+    try_one()
+    path.write_bytes(raw)
+    record_property("fuzz", (name, counts["read"], counts["refused"]))
+    assert counts["refused"]  # or the damage is none
