@@ -241,7 +241,7 @@ X = np.zeros((4, 3072), np.uint8)
         (BINARY, "data_batch_1.bin", lambda raw: b"", "multiple of 3073 bytes, got 0"),
         (BINARY, "test_batch.bin", lambda raw: b"\x0a" + raw[1:], "0 to 9 in record 0, got 10"),
         (BINARY, "batches.meta.txt", lambda raw: b"cat\ndog\n", "10 class names, got a list of 2"),
-        (PICKLE, "data_batch_1", lambda raw: raw[:-9], "it ends too early"),
+        (PICKLE, "data_batch_1", lambda raw: raw[:-9], "it is damaged"),
         (PICKLE, "data_batch_1", lambda raw: b"", "refused"),
         (PICKLE, "data_batch_1", lambda raw: pickle.dumps([1]), "refused"),
         (PICKLE, "data_batch_1", lambda raw: pickle.dumps({"data": X}, 4), "key 'labels', got"),
@@ -339,18 +339,19 @@ def test_pickle_of_anything_else_is_refused(tmp_path, raw, message):
 
 def test_archive_members_that_are_not_the_expected_files_are_ignored(tmp_path):
     layout, files = official_files("cifar10")
-    link = tarfile.TarInfo(f"{layout.folder}/{layout.test}")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-    directory = tarfile.TarInfo("../outside")
-    directory.type = tarfile.DIRTYPE
-    archive = write_archive(tmp_path / "in", layout, files, link, directory, tarfile.TarInfo("/x"))
+    kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
+    others = [tarfile.TarInfo(f"{layout.folder}/{layout.test}") for _ in kinds]
+    for other, kind in zip(others, kinds, strict=True):
+        other.type, other.linkname = kind, "/etc/hostname"
+    others += [tarfile.TarInfo("../outside"), tarfile.TarInfo(str(tmp_path / "absolute"))]
+    archive = write_archive(tmp_path / "in", layout, files, *others)
     before = sorted(tmp_path.rglob("*"))
     np.testing.assert_array_equal(load_cifar("cifar10", archive).x_test, TEST[0])
     assert sorted(tmp_path.rglob("*")) == before
 
     del files[layout.test]
     elsewhere = tarfile.TarInfo(layout.test)
-    write_archive(tmp_path / "in", layout, files, link, elsewhere)
+    write_archive(tmp_path / "in", layout, files, *others, elsewhere)
     with pytest.raises(ValueError, match=r"expected a file test_batch\.bin"):
         load_cifar("cifar10", archive)
 

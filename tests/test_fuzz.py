@@ -9,6 +9,7 @@ import io
 import json
 import os
 import struct
+import tarfile
 import time
 import tracemalloc
 import zipfile
@@ -304,3 +305,48 @@ def test_damage_is_read_rightly_or_refused(files, name, record_property):
     path.write_bytes(raw)
     record_property("fuzz", (name, counts["read"], counts["refused"]))
     assert counts["refused"]  # or the damage is none
+
+
+def npy(header, rest=b""):
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + rest
+
+
+def archive_of(content, how=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", how) as archive:
+        archive.writestr("theta.npy", content)
+    return out.getvalue()
+
+
+def sparse_tar():
+    """A member of 200 MB, all of it a hole, that takes 512 bytes: GNU's format for files with holes."""
+    header = bytearray(tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:482] = (b"%011o\0" % (200 << 20) + b"%011o\0" % 0).ljust(96, b"\0")
+    header[483:495] = b"%011o\0" % (200 << 20)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return gzip.compress(bytes(header) + bytes(1024))
+
+
+CLAIMS = b"{'descr': '%s', 'fortran_order': False, 'shape': (%d,)}"
+LARGE = {
+    "a bytearray of 2 GB": ("cifar10 pickle, python2", b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b"."),
+    "a file of holes": ("cifar10 archive", sparse_tar()),
+    "zeros, packed": ("cifar10 archive", gzip.compress(bytes(200 << 20))),
+    "2^31 numbers": ("model", archive_of(npy(CLAIMS % (b"<f4", 1 << 31)))),
+    "2^31 texts of no length": ("model", archive_of(npy(CLAIMS % (b"<U0", 1 << 31)))),
+    "a text of 2^31 letters": ("checkpoint", archive_of(npy(CLAIMS % (b"<U2147483647", 0)))),
+    "an archive that grows": ("stored run", archive_of(bytes(1 << 28), zipfile.ZIP_LZMA)),
+    "deep nesting": ("results.json", b"[" * 1_000_000),
+    "many digits": ("configuration", b'{"lr": ' + b"9" * 1_000_000 + b"}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_what_a_file_claims_is_not_believed(files, what):
+    name, content = LARGE[what]
+    read, path, raw, _ = files[name]
+    path.write_bytes(content)
+    assert attempt(read, path) == "refused"
+    path.write_bytes(raw)

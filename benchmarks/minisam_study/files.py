@@ -127,7 +127,7 @@ def _array(raw: bytes) -> Array:
     stream = io.BytesIO(raw)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
     shape, fortran_order, dtype = read_header(stream)
-    if dtype.kind not in "fiubU":
+    if dtype.kind not in "fiubU" or not dtype.itemsize:  # of things without a size there can be any number
         raise ValueError(f"an array of dtype {dtype}")
     array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran_order else "C")
     return array.copy()

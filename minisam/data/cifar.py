@@ -79,10 +79,8 @@ def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         return _load(name, path, layout)
     family = name.removesuffix("-coarse")
     places = ", ".join(f"{place} ({origin})" for place, origin in _places(data_dir))
-    wanted = ", ".join(f"{layout.folder}, {layout.archive}" for layout in LAYOUTS[family])
-    raise FileNotFoundError(
-        f"{name} not found in {places}: expected one of {wanted}; to download it: minisam data --fetch {family}"
-    )
+    wanted = " or ".join(f"{layout.folder}, {layout.archive}" for layout in LAYOUTS[family])
+    raise FileNotFoundError(f"{name} not found in {places}: expected {wanted}; or minisam data --fetch {family}")
 
 
 def available(data_dir: str | os.PathLike | None = None) -> Iterator[tuple[Path, Dataset]]:

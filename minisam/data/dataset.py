@@ -60,6 +60,5 @@ class Dataset:
         for argument, n, y in (("n_train", n_train, self.y_train), ("n_test", n_test, self.y_test)):
             if n is not None and not 1 <= n <= len(y):
                 raise ValueError(f"expected {argument} between 1 and {len(y)} (all there are), got {n}")
-        train, test = slice(n_train), slice(n_test)
-        parts = self.x_train[train], self.y_train[train], self.x_test[test], self.y_test[test]
+        parts = self.x_train[:n_train], self.y_train[:n_train], self.x_test[:n_test], self.y_test[:n_test]
         return Dataset(self.name, self.source, self.classes, *parts)

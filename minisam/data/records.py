@@ -7,7 +7,7 @@ somebody passed on can be opened without trusting them.
 
 import io
 import pickle
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -116,6 +116,11 @@ INERT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstr
 
 # The Unpickler written in Python: its C twin allocates whatever size a damaged file claims.
 class _PlainUnpickler(pickle._Unpickler):
+    # But it, too, makes a bytearray before it reads one. NumPy has none in its pickles.
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         def latin1(text: str, encoding: str) -> bytes:
             if encoding != "latin1":
@@ -145,5 +150,5 @@ def unpickle(raw: bytes, where: str) -> dict[str, Any]:
         content = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
         return {_text(key): value.array() if isinstance(value, _Inert) else value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error)[:200] or "it ends too early"
-        raise ValueError(f"{where}: refused this pickle: {reason}") from error
+        reason = "" if isinstance(error, LookupError) else str(error)[:200]
+        raise ValueError(f"{where}: refused this pickle: {reason or 'it is damaged'}") from error

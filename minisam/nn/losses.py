@@ -36,7 +36,8 @@ class SoftmaxCrossEntropy(Checked):
 
     The targets are tₙₖ = (1 - α) [k = yₙ] + α/K with label smoothing α: the mass α is spread over
     all K classes, the right one included (PyTorch's convention; Szegedy et al. 2016). Logits are
-    (N, K) float; labels y are (N,) integers from 0 to K - 1.
+    (N, K) float; labels y are (N,) integers from 0 to K - 1. Logits of ±1e30 are as good as others; of one
+    class (K = 1) loss and gradient are 0.
 
     Raises:
         ValueError: label_smoothing outside [0, 1).

@@ -18,8 +18,8 @@ class BatchNorm(Layer):
     In training μ and σ² are the batch's, over all axes but the last; in evaluation they are running
     averages. The layer keeps none: a training pass puts its (μ, σ²) into env.stats, and whoever trains
     folds in those of the pass they want. So SAM's two passes leave one trace, that of the pass at θ.
-    As in PyTorch σ² divides by n in x̂, and by n - 1 in the statistics; a value alone in its channel
-    has x̂ = 0. γ starts at 1, β at 0.
+    As in PyTorch σ² divides by n in x̂, and by n - 1 in the statistics; a channel of equal
+    values, or of one, has x̂ = 0. γ starts at 1, β at 0.
 
     Parameters are gamma (C,) and beta (C,); x and y are (N, …, C).
 

@@ -127,7 +127,7 @@ class ExactSAM(SAM):
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
         at_theta, g_s = super().gradient(theta, objective)
         rho, length = value_at(self.rho, self.t), kernels.norm(at_theta.grad)
-        if rho == 0 or length == 0:
+        if rho == 0 or length == 0 or not np.isfinite(g_s).all():  # after a divergence H has no product
             return at_theta, g_s
         sideways = orthogonal(g_s, at_theta.grad)
         product = objective.hessian(theta)(sideways)
