@@ -34,7 +34,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ['numpy was 2.3, is 2.4']
     """
     keys = [key for key in now if key not in THREADING]
-    return [f"{key} was {brief(before.get(key))}, is {brief(now[key])}" for key in keys if before.get(key) != now[key]]
+    different = (key for key in keys if repr(before.get(key)) != repr(now[key]))  # by their text: NaN is no other NaN
+    return [f"{key} was {brief(before.get(key))}, is {brief(now[key])}" for key in different]
 
 
 def environment() -> dict[str, Any]:

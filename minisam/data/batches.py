@@ -75,7 +75,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: Array) -> "Normalisation":
-        """The normalisation that gives these images mean 0 and variance 1 in every channel; a constant one becomes 0."""
+        """The normalisation that gives these images mean 0 and variance 1 in each channel; a constant one becomes 0."""
         mean = images.mean(axis=(0, 1, 2), dtype=np.float64)
         square = np.mean([np.square(x, dtype=np.float64).mean(axis=(0, 1)) for x in images], axis=0)
         std = np.sqrt(np.maximum(square - mean**2, 0))

@@ -1,0 +1,72 @@
+"""Disks that are full and folders that can't be written: one line says so, and nothing is left that looks whole."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+from minisam_study import load_model  # noqa: F401: as nobody, nothing more can be imported
+from minisam_study.cli import main
+
+TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--save", "m.npz", "--save-every", "1"]
+REPRODUCE = ["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--jobs", "1", "--out", "out"]
+
+
+def run_with_room(folder, words, room):
+    """The command where no file may grow beyond `room` bytes: as on a full disk, a write then fails halfway."""
+    import resource
+
+    return subprocess.run(
+        [sys.executable, "-m", "minisam_study.cli", *words], cwd=folder, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+@pytest.mark.parametrize(("words", "room"), [(TRAIN, 1 << 20), (REPRODUCE, 4096)])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, words, room):
+    ended = run_with_room(tmp_path, words, room)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1].split("\r")[-1]
+    assert "minisam: error: [Errno 27] File too large" in last
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {".m.lock", ".lock"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(TRAIN) == 0
+    whole = load_model("m.npz").theta.tobytes()
+    (tmp_path / "m.npz").unlink()
+    (tmp_path / "m.epoch-0002.npz").unlink()
+    before = (tmp_path / "m.epoch-0001.npz").read_bytes()
+    assert run_with_room(tmp_path, [*TRAIN, "--resume"], 1 << 20).returncode == 1
+    assert {path.name for path in tmp_path.iterdir()} == {".m.lock", "m.epoch-0001.npz"}
+    assert (tmp_path / "m.epoch-0001.npz").read_bytes() == before
+    assert main([*TRAIN, "--resume"]) == 0  # with room again
+    assert load_model("m.npz").theta.tobytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows folders have other permissions")
+@pytest.mark.parametrize("words", [TRAIN, REPRODUCE])
+def test_a_folder_without_permission_is_said_before_any_work(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o500)
+    importlib.import_module("matplotlib.figure")  # as nobody, nothing more can be imported
+    importlib.import_module("minisam_study.report")
+    user = os.geteuid()
+    if user == 0:  # root may write anywhere: be nobody for a while
+        os.seteuid(65534)
+    try:
+        assert main(words) == 1
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+    captured = capsys.readouterr()
+    assert "minisam: error: can't write to output folder" in captured.err
+    assert "Permission denied" in captured.err
+    assert not captured.out  # no summary, no table: it did not begin
+    assert not list(tmp_path.iterdir())
