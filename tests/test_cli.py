@@ -93,6 +93,61 @@ def tiny():
     return Preset(("mlp",), n_train=64, epochs=1, seeds=1, batch_size=32, n_test=40)
 
 
+def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys):
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny()})
+    assert main(["reproduce", "--preset", "smoke", "--data-dir", "data", "--jobs", "1", "--out", "out"]) == 0
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {})  # the file says what was done
+    monkeypatch.setenv("MINISAM_DATA", str(archive))
+    again = ["reproduce", "--from", "out/results.json"]
+    assert main(again) == 0
+    assert capsys.readouterr().out.endswith("\nAll 12 runs gave the same numbers, to the last bit.\n")
+    folder = Path("minisam-results") / "cifar10-smoke-again"
+    assert (folder / "report.html").exists()
+    assert main(again) == 1
+    assert f"{folder} has results already, which would only be read again" in capsys.readouterr().err
+
+    results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
+    results["runs"][0]["weights"] = "0" * 64
+    results["runs"][0]["test_error"] += 1e-16
+    results["runs"][3]["geometry"]["worst"][-1] *= 1 + 1e-15
+    results["runs"][5]["seconds"] = 1e9  # which nobody expects again
+    results["environment"] |= {"numpy": "1.0", "jobs": 64}
+    Path("other.json").write_text(json.dumps(results), encoding="utf-8")
+    assert main(["reproduce", "--from", "other.json", "--out", "two"]) == 1
+    out, err = capsys.readouterr()
+    differing = re.findall(r"^mlp, noise (\S+), (.+), seed 0: (.*)$", out, re.MULTILINE)
+    assert [(noise, name) for noise, name, _ in differing] == [("0", "GD"), ("0", "Adam")]
+    assert differing[0][2].startswith("weights was 0000")
+    assert "geometry's worst was" in differing[1][2]
+    assert re.search(r"minisam: error: 2 of 12 runs differ, perhaps because numpy was 1.0, is [\d.]+$", err.strip())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda results: results.pop("runs"), "bad.json is not a results.json, or it is damaged \\(no 'runs'\\)"),
+        (lambda results: results["runs"].clear(), r"damaged \(no runs\)"),
+        (lambda results: results["runs"][0]["config"].update(lr="fast"), "lr must be float or NoneType, got 'fast'"),
+        (lambda results: results["runs"][0]["config"].update(speed=9), "unknown option 'speed'"),
+        (lambda results: results["config"].update(seeds=0), "seeds must be an integer ≥ 1, got 0"),
+        (lambda results: results["dataset"].update(checksum="ff" * 32), "of images with checksum f{16}…, these have"),
+        (lambda results: results["dataset"].update(name="mnist"), "name: expected one of cifar10, .*, got 'mnist'"),
+    ],
+)
+def test_results_that_cannot_be_repeated(tmp_path, change, message, capsys):
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "quick" / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    results["dataset"] |= {"name": "synthetic"}
+    change(results)
+    Path("bad.json").write_text(json.dumps(results), encoding="utf-8")
+    assert main(["reproduce", "--from", "bad.json"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(f"minisam: error: .*{message}", err)
+    assert main(["reproduce", "--from", "bad.json", "--preset", "quick"]) == 1
+    assert "--from has the preset and the seeds of its own" in capsys.readouterr().err
+    assert not Path("minisam-results").exists()
+
+
 def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("minisam_study.cli.PRESETS", {"quick": tiny()})
     assert main(["reproduce"]) == 0

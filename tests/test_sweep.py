@@ -56,6 +56,7 @@ def test_jobs_threads_and_a_second_time_do_not_change_a_bit(dataset, expected, j
     again = run_all(CONFIGS, dataset, jobs=jobs)
     assert numbers(again) == numbers(expected)
     assert len({outcome.record["weights"] for outcome in again}) == len(CONFIGS)
+    assert {outcome.record["environment"]["threads"] for outcome in again} == {1}  # shared out among the jobs
 
 
 def test_any_executor_will_do(dataset):

@@ -144,9 +144,11 @@ def _reproduce(args: argparse.Namespace) -> None:
     from minisam_study.reproduce import Repeat, reproduce
     from minisam_study.sweep import dask_executor
 
-    name = args.preset or "quick"
-    preset, repeat = PRESETS[name], None
-    if args.before:
+    repeat = None
+    if args.before is None:
+        name = args.preset or "quick"
+        preset = PRESETS[name]
+    else:
         if args.preset or args.seeds is not None:
             raise ValueError("--from has the preset and the seeds of its own: leave --preset and --seeds out")
         repeat = Repeat.of(args.before)
