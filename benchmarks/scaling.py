@@ -118,11 +118,7 @@ def estimate(found: dict[str, Any], runs: int, cores: int, with_data: bool) -> f
 
 
 def duration(seconds: float) -> str:
-    """As a person would say it.
-
-    >>> duration(5000), duration(200000)
-    ('1.4 h', '2.3 days')
-    """
+    """As a person would say it."""
     for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 2)):
         if seconds >= least * size:
             return f"{seconds / size:.1f} {unit}"

@@ -311,10 +311,10 @@ def npy(header, rest=b""):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + rest
 
 
-def archive_of(content, how=zipfile.ZIP_STORED):
+def archive_of(content, how=zipfile.ZIP_STORED, name="theta.npy"):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", how) as archive:
-        archive.writestr("theta.npy", content)
+        archive.writestr(name, content)
     return out.getvalue()
 
 
@@ -330,6 +330,7 @@ def sparse_tar():
 
 
 CLAIMS = b"{'descr': '%s', 'fortran_order': False, 'shape': (%d,)}"
+TEXT = b"{'descr': '<U2', 'fortran_order': False, 'shape': ()}"
 LARGE = {
     "a bytearray of 2 GB": ("cifar10 pickle, python2", b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b"."),
     "a file of holes": ("cifar10 archive", sparse_tar()),
@@ -337,6 +338,7 @@ LARGE = {
     "2^31 numbers": ("model", archive_of(npy(CLAIMS % (b"<f4", 1 << 31)))),
     "2^31 texts of no length": ("model", archive_of(npy(CLAIMS % (b"<U0", 1 << 31)))),
     "a text of 2^31 letters": ("checkpoint", archive_of(npy(CLAIMS % (b"<U2147483647", 0)))),
+    "letters that are none": ("stored run", archive_of(npy(TEXT, b"\xff" * 8), name="about.npy")),
     "an archive that grows": ("stored run", archive_of(bytes(1 << 28), zipfile.ZIP_LZMA)),
     "deep nesting": ("results.json", b"[" * 1_000_000),
     "many digits": ("configuration", b'{"lr": ' + b"9" * 1_000_000 + b"}"),

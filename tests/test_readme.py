@@ -37,6 +37,14 @@ def test_the_speed_table_is_what_the_stored_run_prints():
     assert table == shown.stdout.rstrip()
 
 
+def test_the_scaling_table_is_what_the_stored_measurement_prints():
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- scaling: \S+ -->\n```\n(.*?)\n```", page, re.DOTALL)
+    command = [sys.executable, ROOT / "benchmarks" / "scaling.py", "--show"]
+    shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert table == shown.stdout.rstrip()
+
+
 def test_the_stored_summary_follows_from_the_stored_predictions():
     folder = ROOT / "benchmarks" / "results" / "quick"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -89,6 +89,9 @@ def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(da
     assert [size > images for size in there.sent] == [False, True, False, False]  # asked in vain, sent, known
     assert max(size for size in there.sent if size < images) < 1000  # a run is a few hundred bytes
     sweep._prepared.clear()
+    other = replace(dataset, x_train=255 - dataset.x_train, name="synthetic")  # a name is not enough
+    assert numbers(run_all(CONFIGS, other, executor=Elsewhere())) == numbers(run_all(CONFIGS, other))
+    sweep._prepared.clear()
     known = Elsewhere()
     found = synthetic().first(64, 40)  # which a worker draws by itself
     run_all(CONFIGS, found, jobs=1, executor=known)
