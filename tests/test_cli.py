@@ -111,7 +111,7 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     results["runs"][0]["test_error"] += 1e-16
     results["runs"][3]["geometry"]["worst"][-1] *= 1 + 1e-15
     results["runs"][5]["seconds"] = 1e9  # which nobody expects again
-    results["environment"] |= {"numpy": "1.0", "jobs": 64}
+    results["environment"] |= {"numpy": "1.0", "cores": "64"}
     Path("other.json").write_text(json.dumps(results), encoding="utf-8")
     assert main(["reproduce", "--from", "other.json", "--out", "two"]) == 1
     out, err = capsys.readouterr()

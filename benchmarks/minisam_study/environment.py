@@ -9,14 +9,13 @@ from typing import Any
 
 import numba
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import minisam
 from minisam.kernels import get_threads
 from minisam.kernels.threads import available_cores
 from minisam_study.files import brief
 
-THREADING = ("cores", "threads", "jobs")  # on which no result depends
+THREADING = ("cores", "threads")  # on which no result depends
 
 
 def _cpu_model() -> str:
@@ -44,8 +43,9 @@ def environment() -> dict[str, Any]:
     >>> sorted(environment())
     ['blas', 'cores', 'cpu', 'minisam', 'numba', 'numpy', 'python', 'system', 'threads']
     """
-    blas = [f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info()]
+    blas: Any = np.show_config(mode="dicts")  # NumPy's own; other libraries may have loaded theirs
+    blas = blas["Build Dependencies"]["blas"]
     facts = {"minisam": minisam.__version__, "python": sys.version.split()[0], "numpy": np.__version__}
-    facts |= {"numba": numba.__version__, "blas": ", ".join(sorted(set(blas))) or "unknown", "cpu": _cpu_model()}
+    facts |= {"numba": numba.__version__, "blas": f"{blas['name']} {blas['version']}", "cpu": _cpu_model()}
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     return facts | {"cores": available_cores(), "threads": get_threads()}
