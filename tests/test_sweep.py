@@ -208,8 +208,10 @@ def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="looks for processes in /proc, which only Linux has")
 def test_workers_die_with_a_killed_parent(tmp_path):
-    command = [sys.executable, "-m", "minisam_study.cli", "reproduce", "--dataset", "synthetic", "--jobs", "2"]
-    parent = subprocess.Popen([*command, "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "minisam_study.cli", "reproduce", "--preset", "smoke", "--jobs", "2"]
+    parent = subprocess.Popen(
+        [*command, "--dataset", "synthetic", "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
     children = f"/proc/{parent.pid}/task/{parent.pid}/children"
     workers = []
     while len(workers) < 3:  # two, and multiprocessing's own
