@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from minisam_study import load_model  # noqa: F401: as nobody, nothing more can be imported
+from minisam_study import load_model
 from minisam_study.cli import main
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--save", "m.npz", "--save-every", "1"]
