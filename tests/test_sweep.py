@@ -98,6 +98,13 @@ def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(da
     assert [size > images for size in known.sent] == [False] * 3
 
 
+def test_the_same_run_twice_is_done_once(tmp_path, dataset, expected):
+    """Two workers on one checkpoint would be in each other's way."""
+    outcomes = run_all([*CONFIGS, *CONFIGS], dataset, jobs=2, folder=tmp_path)
+    assert numbers(outcomes) == numbers([*expected, *expected])
+    assert len([path for path in tmp_path.glob("*.npz") if ".epoch-" not in path.name]) == 3
+
+
 def test_a_run_that_diverges_is_reported_in_its_place_and_kept(tmp_path, dataset, expected):
     bad = [replace(TINY, optimizer="gd", lr=1e6, epochs=5), CONFIGS[1]]
     with pytest.warns(RuntimeWarning):
@@ -310,10 +317,12 @@ def test_no_scheduler_is_an_error():
         pass
 
 
-def test_what_travels_is_named_by_all_it_depends_on(dataset):
+def test_what_is_kept_is_named_by_all_it_depends_on(dataset, monkeypatch):
     about = (dataset.name, 64, 40, dataset.checksum)
     task = Task(TINY, 0, 0, *about)
     others = [Task(replace(TINY, lr=0.02), 0, 0, *about), Task(TINY, 1, 0, *about), Task(TINY, 0, 8, *about)]
     others.append(Task(TINY, 0, 0, *about[:-1], "0" * 64))
-    assert len({each.name for each in (task, *others)}) == 5
+    names = {each.name for each in (task, *others)}
+    monkeypatch.setattr("minisam.__version__", "99.0")
+    assert len(names | {task.name}) == 6
     assert np.all([re.fullmatch(r"mlp-momentum-seed0-[0-9a-f]{16}", each.name) for each in (task, *others)])

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+import minisam
 from minisam.checks import Count, require
 from minisam.data import Dataset, redraw_labels
 from minisam.kernels import get_threads, set_threads
@@ -67,7 +68,8 @@ class Task(NamedTuple):
     @property
     def key(self) -> dict[str, Any]:
         """All that the outcome depends on."""
-        return {"rho": RHO, "effort": EFFORT} | self._asdict() | {"config": asdict(self.config)}
+        versions = {"minisam": minisam.__version__}  # another one may have other numbers
+        return versions | {"rho": RHO, "effort": EFFORT} | self._asdict() | {"config": asdict(self.config)}
 
     @property
     def name(self) -> str:
@@ -183,9 +185,9 @@ def run_all(
     """
     require("jobs", jobs, Count)
     about = (dataset.name, len(dataset.y_train), len(dataset.y_test), dataset.checksum)
-    todo = [Task(config, evaluate_every, images, *about) for config in configs]
-    cost = [config.epochs * (2 if config.optimizer in FAMILY else 1) for config in configs]
-    outcomes: dict[int, Outcome] = {}
+    asked = [Task(config, evaluate_every, images, *about) for config in configs]
+    todo = dict.fromkeys(asked)  # the same twice is done once
+    outcomes: dict[Task, Outcome] = {}
     with ExitStack() as stack:
         store = None
         if folder is not None:
@@ -194,28 +196,35 @@ def run_all(
             _clean(folder)
             stack.callback(_clean, folder)
             store = Store(folder)
-            outcomes = {i: found for i, task in enumerate(todo) if (found := store.load(task))}
+            outcomes = {task: found for task in todo if (found := store.load(task))}
             if outcomes:
                 tqdm.write(f"{len(outcomes)} of {len(todo)} runs are in {folder} already", file=sys.stderr)
-        left = [i for i in range(len(todo)) if i not in outcomes]
-        bar = stack.enter_context(tqdm(total=sum(cost), desc="all runs", unit="epoch", leave=False, disable=not left))
-        bar.update(sum(cost[i] for i in outcomes))
+        left = [task for task in todo if task not in outcomes]
+        total, done = sum(map(_epochs, todo)), sum(map(_epochs, outcomes))
+        bar = stack.enter_context(
+            tqdm(None, "all runs", total, initial=done, unit="epoch", leave=False, disable=not left)
+        )
         jobs = min(jobs, len(left))
-        finished: Iterator[tuple[int, Outcome]]
+        finished: Iterator[tuple[Task, Outcome]]
         if executor is not None:  # whose workers may have other disks
-            finished = _finished(todo, left, executor, jobs, dataset, None)
+            finished = _finished(left, executor, jobs, dataset, None)
         elif jobs > 1:
             compile_all(np.dtype(np.float32))  # once, here: workers load the result from disk
-            finished = _finished(todo, left, stack.enter_context(_local_pool(jobs)), jobs, dataset, folder)
+            finished = _finished(left, stack.enter_context(_local_pool(jobs)), jobs, dataset, folder)
         else:
-            finished = ((i, _here(todo[i], dataset, folder)) for i in left)
-        for i, outcome in finished:
+            finished = ((task, _here(task, dataset, folder)) for task in left)
+        for task, outcome in finished:
             if store:
-                store.keep(todo[i], outcome)
-            outcomes[i] = outcome
-            bar.update(cost[i])
+                store.keep(task, outcome)
+            outcomes[task] = outcome
+            bar.update(_epochs(task))
             bar.set_postfix_str(f"{len(outcomes)}/{len(todo)} runs")
-    return [outcomes[i] for i in range(len(todo))]
+    return [outcomes[task] for task in asked]
+
+
+def _epochs(task: Task) -> int:
+    """Passes over the data, twice as many for those that take two gradients a step: for the progress bar."""
+    return task.config.epochs * (2 if task.config.optimizer in FAMILY else 1)
 
 
 def _clean(folder: Path) -> None:
@@ -231,29 +240,30 @@ def _here(task: Task, dataset: Dataset, folder: Path | None) -> Outcome:
 
 
 def _finished(
-    todo: Sequence[Task], left: Sequence[int], executor: Executor, most: int, dataset: Dataset, folder: Path | None
-) -> Iterator[tuple[int, Outcome]]:
-    """(index, outcome) of each task as soon as it is done. The data travel only to workers that have not got them."""
-    waiting: dict[Future, int] = {}
-    queue = iter(left)
+    tasks: Sequence[Task], executor: Executor, most: int, dataset: Dataset, folder: Path | None
+) -> Iterator[tuple[Task, Outcome]]:
+    """Each task and its outcome as soon as it is done. The data travel only to workers that have not got them."""
+    waiting: dict[Future, Task] = {}
+    queue = iter(tasks)
     try:
         while True:
-            waiting |= {executor.submit(work, todo[i], None, folder): i for i in islice(queue, most - len(waiting))}
+            new = islice(queue, most - len(waiting))
+            waiting |= {executor.submit(work, task, None, folder): task for task in new}
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                i = waiting.pop(future)
+                task = waiting.pop(future)
                 try:
                     outcome = future.result()
                 except (ValueError, OSError, ArithmeticError):
                     raise
                 except Exception as error:  # whatever an executor has for "the worker is gone"
-                    what = f"a worker failed with {todo[i].config.label}, seed {todo[i].config.seed}"
+                    what = f"a worker failed with {task.config.label}, seed {task.config.seed}"
                     raise RuntimeError(f"{what}: {type(error).__name__} {error}; what is finished is kept") from error
                 if outcome is None:
-                    waiting[executor.submit(work, todo[i], dataset, folder)] = i
+                    waiting[executor.submit(work, task, dataset, folder)] = task
                 else:
-                    yield i, outcome
+                    yield task, outcome
     finally:
         for future in waiting:
             future.cancel()
