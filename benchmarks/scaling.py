@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from minisam_study.config import Config
 from minisam_study.datasets import load
 from minisam_study.environment import environment
 from minisam_study.files import replacing
-from minisam_study.recipes import PRESETS, configs
+from minisam_study.recipes import MATCHED, MLP, SAM, noisy
 from minisam_study.reproduce import IMAGES
 from minisam_study.sweep import Outcome, Store, Task, dask_executor, run_all
 
@@ -81,16 +80,15 @@ def numbers(outcomes: Sequence[Outcome]) -> list[Any]:
 
 def measure(dataset: Dataset, todo: list[Config]) -> dict[str, Any]:
     """Time the sweep on one and on two workers, in turns; weigh and time what a run needs besides computing."""
-    preset = PRESETS["quick"]
-    about: dict[str, Any] = {"runs": len(todo), "epochs": preset.epochs, "n_train": len(dataset.y_train)}
+    about: dict[str, Any] = {"runs": len(todo), "epochs": MLP.epochs, "n_train": len(dataset.y_train)}
     set_threads(1)
-    expected = run_all(todo, dataset, max(1, preset.epochs // 3), IMAGES)
+    expected = run_all(todo, dataset, MLP.epochs // 3, IMAGES)
     walls: dict[str, list[float]] = {"1": [], "2": []}
     for _ in range(ROUNDS):
         for n in walls:
             with cluster(int(n)) as address, dask_executor(address) as (executor, threads):
                 started = time.perf_counter()
-                found = run_all(todo, dataset, max(1, preset.epochs // 3), IMAGES, jobs=threads, executor=executor)
+                found = run_all(todo, dataset, MLP.epochs // 3, IMAGES, jobs=threads, executor=executor)
                 walls[n].append(time.perf_counter() - started)
                 assert numbers(found) == numbers(expected), "another worker, other numbers"
                 if threads == 1:
@@ -161,10 +159,9 @@ def main() -> None:
     if not args.show:
         import distributed
 
-        preset = PRESETS["quick"]
-        dataset = load("cifar10", args.data_dir).first(preset.n_train)
-        like = ("Momentum, 2× epochs", "SAM(Momentum)")  # as many gradients, so that runs take equally long
-        todo = [config for label, config in configs(replace(preset, seeds=4)) if label in like and config.noise]
+        dataset = load("cifar10", args.data_dir).first(MLP.n_train)
+        like = (MATCHED, SAM)  # as many gradients, so that runs take equally long
+        todo = [noisy(MLP).config(label, seed) for label in like for seed in range(4)]
         found = measure(dataset, todo)
         found["environment"] = environment() | {"dask": distributed.__version__}
         with replacing(RESULTS) as path:

@@ -1,69 +1,151 @@
 """Choose the hyper-parameters of `minisam reproduce`, without a look at a test image.
 
-    python benchmarks/tune.py mlp [--jobs 2] [--data-dir DIR] [--runs DIR]
+    python benchmarks/tune.py [mlp cnn …] [--jobs 2] [--data-dir DIR] [--runs DIR]
 
-For every optimizer and noise level, every point of a grid is trained on three quarters of the
-first 4,000 training images of CIFAR-10 and judged by its error on the other quarter, whose labels
-are as noisy as the rest. All optimizers get grids of the same size. Each tuning seed
-has a split, initial weights, batches and redrawn labels of its own, other than those of the
-comparison. Writes benchmarks/results/tuning-MODEL.json and prints the winners, which stand in
-benchmarks/minisam_study/recipes.json (a test compares the two).
+For every problem and method, every point of a grid is trained on three quarters of the training images and judged by
+its error on the other quarter, whose labels are as noisy as the rest. The best three of each grid are then judged on
+further splits, and the best of those is the recipe. All methods that are compared with each other get grids of the
+same size. Each tuning seed has a split, initial weights, batches and redrawn labels of its own, other than those of
+the comparison. Writes benchmarks/results/tuning/NAME.json and, from all that is there, the winners to
+benchmarks/minisam_study/recipes.json.
 """
 
 import argparse
 import itertools
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from minisam_study import recipes
 from minisam_study.config import Config
 from minisam_study.datasets import load
 from minisam_study.environment import environment
 from minisam_study.files import replacing
-from minisam_study.recipes import NOISY, PRESETS
+from minisam_study.recipes import (
+    BIG_BATCH,
+    BUDGETS,
+    CIFAR100,
+    CNN,
+    CNN_BN,
+    FULL_BATCH,
+    M_SHARPNESS,
+    MAIN,
+    MATCHED,
+    MLP,
+    SAM,
+    SIZES,
+    VARIANTS,
+    Problem,
+    noisy,
+)
 from minisam_study.sweep import run_all
 
 from minisam.data import Dataset, redraw_labels
 from minisam.kernels import set_threads
 from minisam.rng import Stream, keyed_rng
 
-SEEDS = {"mlp": (1000, 1001, 1002), "cnn": (1000,)}
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS, RECIPES = HERE / "results" / "tuning", Path(recipes.__file__).with_name("recipes.json")
+Grid = dict[str, tuple[float, ...]]  # every value of one option with every value of the others
 
 
-class Grid(NamedTuple):
-    """One optimizer's points: every lr with every weight decay with every rho."""
-
-    label: str
-    optimizer: str
-    base: str
-    passes: int
-    lr: tuple[float, ...]
-    weight_decay: tuple[float, ...]
-    rho: tuple[float, ...] = (0.0,)
+FINALISTS = 3  # of each grid, of which the best is found with more seeds
 
 
-GRIDS = {
-    "mlp": (  # 12 points each
-        Grid("GD", "gd", "gd", 1, (0.02, 0.05, 0.1), (0, 5e-4, 5e-3, 2e-2)),
-        Grid("Momentum", "momentum", "momentum", 1, (0.003, 0.01, 0.03), (0, 5e-4, 5e-3, 2e-2)),
-        Grid("Momentum, 2× epochs", *("momentum", "momentum", 2), *((0.003, 0.01, 0.03), (0, 5e-4, 5e-3, 2e-2))),
-        Grid("Adam", "adam", "adam", 1, (3e-4, 1e-3, 3e-3), (0, 0.3, 1.0, 3.0)),
-        Grid("SAM(Momentum)", "sam", "momentum", 1, (0.003, 0.01), (5e-3, 2e-2), (0.05, 0.1, 0.2)),
-        Grid("SAM(Adam)", "sam", "adam", 1, (3e-4, 1e-3), (0.3, 1.0), (0.05, 0.1, 0.2)),
+class Search(NamedTuple):
+    """Methods to be tuned on some problems, by the errors with some seeds."""
+
+    problems: tuple[Problem, ...]
+    grids: dict[str, Grid]
+    seeds: tuple[int, ...]
+    start: str | None = None  # whose recipe has what the grids leave open
+    finals: tuple[int, ...] = (1002, 1003)  # further seeds, for the finalists
+
+
+def _mains(momentum: Grid, adam: Grid, gd: Grid, sam: Grid, sam_adam: Grid, asam: Grid) -> dict[str, Grid]:
+    return dict(zip(MAIN, (gd, momentum, momentum, adam, sam, sam_adam, asam), strict=True))
+
+
+MLP_GRIDS = _mains(  # 12 points each
+    momentum={"lr": (0.003, 0.01, 0.03), "weight_decay": (5e-4, 5e-3, 2e-2, 5e-2)},
+    adam={"lr": (3e-4, 1e-3, 3e-3), "weight_decay": (0.1, 0.5, 2.0, 5.0)},
+    gd={"lr": (0.03, 0.1, 0.3), "weight_decay": (5e-4, 5e-3, 2e-2, 5e-2)},
+    sam={"lr": (0.01, 0.03), "weight_decay": (2e-2, 5e-2), "rho": (0.05, 0.1, 0.2)},
+    sam_adam={"lr": (3e-4, 1e-3), "weight_decay": (2.0, 5.0), "rho": (0.05, 0.1, 0.2)},
+    asam={"lr": (0.01, 0.03), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
+)
+CNN_GRIDS = _mains(  # 12 points each
+    momentum={"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    adam={"lr": (1e-3, 3e-3, 1e-2), "weight_decay": (0.1, 0.5, 2.0, 5.0)},
+    gd={"lr": (0.03, 0.1, 0.3), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    sam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 2e-2), "rho": (0.02, 0.05, 0.1)},
+    sam_adam={"lr": (1e-3, 3e-3), "weight_decay": (0.1, 0.5), "rho": (0.02, 0.05, 0.1)},
+    asam={"lr": (0.01, 0.03), "weight_decay": (2e-3, 1e-2), "rho": (0.25, 0.5, 1.0)},
+)
+CNN_BN_GRIDS = _mains(  # a larger weight decay: scaling the weights before a BatchNorm changes nothing
+    momentum={"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 2e-2, 5e-2, 1e-1)},
+    adam={"lr": (1e-3, 3e-3, 1e-2), "weight_decay": (0.1, 0.5, 2.0, 5.0)},
+    gd={"lr": (0.03, 0.1, 0.3), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    sam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 3e-2), "rho": (0.02, 0.05, 0.1)},
+    sam_adam={"lr": (1e-3, 3e-3), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
+    asam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 3e-2), "rho": (0.25, 0.5, 1.0)},
+)
+SMALL_GRIDS = _mains(  # 6 points each, where the MLP is not the main thing
+    momentum={"lr": (0.01, 0.03), "weight_decay": (5e-3, 2e-2, 5e-2)},
+    adam={"lr": (3e-4, 1e-3), "weight_decay": (0.5, 2.0, 5.0)},
+    gd={"lr": (0.1, 0.3), "weight_decay": (5e-3, 2e-2, 5e-2)},
+    sam={"lr": (0.01,), "weight_decay": (5e-3, 2e-2), "rho": (0.05, 0.1, 0.2)},
+    sam_adam={"lr": (1e-3,), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
+    asam={"lr": (0.01,), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
+)
+L1 = {"lr": (0.003, 0.01, 0.03), "l1": (1e-4, 5e-4, 1e-3, 3e-3)}
+PENALTIES = {"L1 penalty": L1, "L1 penalty, 2× epochs": L1}  # 12 points each, as for weight decay
+RADII = (0.05, 0.1, 0.2, 0.4)
+VARIANT_GRIDS: dict[str, Grid] = {label: {"rho": RADII} for label in VARIANTS}
+# A step of p = 1 moves one weight only, one of p = ∞ moves all P by rho: their balls have other sizes. A random
+# direction is tried up to lengths at which it does some harm.
+VARIANT_GRIDS |= {"p = 1": {"rho": (0.05, 0.2, 0.8, 3.2)}, "p = ∞": {"rho": (5e-5, 1e-4, 2e-4, 4e-4)}}
+VARIANT_GRIDS |= {"random direction": {"rho": (0.2, 0.8, 3.2, 12.8)}}
+
+BOTH = (MLP, noisy(MLP))
+BIG_BATCHES = (BIG_BATCH, noisy(BIG_BATCH))
+SEARCHES: dict[str, tuple[Search, ...]] = {
+    "mlp": (Search(BOTH, MLP_GRIDS | PENALTIES, (1000, 1001)), Search(BOTH, VARIANT_GRIDS, (1000,), SAM)),
+    "cnn-bn": (Search((CNN_BN, noisy(CNN_BN)), CNN_BN_GRIDS, (1000,)),),
+    "cnn": (Search((CNN, noisy(CNN)), CNN_GRIDS, (1000,)),),
+    "mlp-noise": (Search((noisy(MLP, 0.2), noisy(MLP, 0.6)), MLP_GRIDS, (1000,)),),
+    "size": tuple(
+        Search((one, noisy(one)), {label: SMALL_GRIDS[label] for label in ("Momentum", MATCHED, SAM)}, (1000,))
+        for one in SIZES
+        if one != MLP
     ),
-    "cnn": (  # 3 points each: a run costs ten times as much
-        Grid("GD", "gd", "gd", 1, (0.03, 0.1, 0.2), (5e-3,)),
-        Grid("Momentum", "momentum", "momentum", 1, (0.003, 0.01, 0.02), (5e-3,)),
-        Grid("Momentum, 2× epochs", "momentum", "momentum", 2, (0.003, 0.01, 0.02), (5e-3,)),
-        Grid("Adam", "adam", "adam", 1, (5e-4, 1e-3, 2e-3), (0.3,)),
-        Grid("SAM(Momentum)", "sam", "momentum", 1, (0.01,), (5e-3,), (0.02, 0.05, 0.1)),
-        Grid("SAM(Adam)", "sam", "adam", 1, (1e-3,), (0.3,), (0.02, 0.05, 0.1)),
+    **{name: (Search((one, noisy(one)), SMALL_GRIDS, (1000,), finals=()),) for name, one in CIFAR100.items()},
+    "budget": tuple(
+        Search(
+            (one,),
+            {label: CNN_GRIDS[label] for label in ("Momentum", SAM) + (MATCHED,) * (one == BUDGETS[-1])},
+            (1000,),
+        )
+        for one in BUDGETS
+    ),
+    "full-batch": (
+        Search((FULL_BATCH, noisy(FULL_BATCH)), {k: SMALL_GRIDS[k] for k in ("Momentum", MATCHED, SAM)}, (1000,)),
+    ),
+    "m-sharpness": (
+        Search(BIG_BATCHES, {label: SMALL_GRIDS[label] for label in (MATCHED, SAM)}, (1000,)),
+        Search(  # without finals: m = 1 takes as long as all the others together
+            BIG_BATCHES, {label: {"rho": (0.02, 0.05, 0.1)} for label in M_SHARPNESS}, (1000,), SAM, finals=()
+        ),
     ),
 }
-PRESET_OF = {"mlp": "quick", "cnn": "full"}
+
+
+def points(grid: Grid) -> Iterator[dict[str, float]]:
+    """Every point of a grid."""
+    return (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
 
 
 def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
@@ -75,81 +157,97 @@ def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
     return replace(dataset, x_train=x[kept], y_train=y[kept], x_test=x[held_out], y_test=y[held_out])
 
 
-def tune(model: str, dataset: Dataset, jobs: int, folder: Path | None) -> list[dict[str, Any]]:
-    """Train the whole grid of a model; one record a point, with its errors (None: it diverged).
+def tune(search: Search, known: list[dict[str, Any]], data_dir: str | None, **how: Any) -> list[dict[str, Any]]:
+    """Train every point of a search; one record a point, with its errors (None: it diverged).
 
-    Finished runs are kept in `folder`, and not done again.
+    What an earlier search has found, `known`, has the recipe from which this one may start. `how` is `run_all`'s: jobs,
+    and a folder in which finished runs are kept, and not done again.
     """
-    preset = PRESETS[PRESET_OF[model]]
-    rows = [
-        {"optimizer": grid.label, "noise": noise, "lr": lr, "weight_decay": wd, "rho": rho}
-        | {"passes": grid.passes, "config": {"optimizer": grid.optimizer, "base": grid.base}}
-        for noise in (0.0, NOISY)
-        for grid in GRIDS[model]
-        for lr, wd, rho in itertools.product(grid.lr, grid.weight_decay, grid.rho)
-    ]
-    for row in rows:
-        row["errors"] = []
-    for noise, seed in itertools.product((0.0, NOISY), SEEDS[model]):
-        chosen = [row for row in rows if row["noise"] == noise]
-        todo = [
-            Config(
-                **row["config"],
-                model=model,
-                epochs=preset.epochs * row["passes"],
-                batch_size=preset.batch_size,
-                seed=seed,
-                **{key: row[key] for key in ("lr", "weight_decay", "rho")},
-            )
-            for row in chosen
+    rows: list[dict[str, Any]] = []
+    for problem in search.problems:
+        fixed = winners(known)[problem.name][search.start] if search.start else {}
+        new: list[dict[str, Any]] = [
+            {"problem": problem.name, "method": label, "numbers": fixed | point, "errors": []}
+            for label, grid in search.grids.items()
+            for point in points(grid)
         ]
-        print(f"{model}, noise {noise:g}, seed {seed}: {len(todo)} runs")
-        outcomes = run_all(todo, split(dataset, noise, seed), jobs=jobs, folder=folder)
-        for row, outcome in zip(chosen, outcomes, strict=True):
-            row["errors"].append(outcome.record.get("test_error"))
+        dataset = load(problem.dataset, data_dir).first(problem.n_train, 1)
+        judge(new, problem, dataset, search.seeds, **how)
+        judge(
+            [row for group in by_method(new) for row in best(group)[:FINALISTS]], problem, dataset, search.finals, **how
+        )
+        rows += new
     return rows
 
 
-def winners(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The point with the lowest mean error of every optimizer and noise level."""
-    best: dict[tuple[str, float], tuple[float, dict[str, Any]]] = {}
+def judge(rows: list[dict[str, Any]], problem: Problem, dataset: Dataset, seeds: Iterable[int], **how: Any) -> None:
+    """Train every row's point once for each seed, and note its validation error (None: it diverged)."""
+    for seed in seeds:
+        todo = [_unredrawn(problem, row["method"], row["numbers"], seed) for row in rows]
+        print(f"{problem.name}, seed {seed}: {len(todo)} runs", flush=True)
+        for row, outcome in zip(rows, run_all(todo, split(dataset, problem.noise, seed), **how), strict=True):
+            row["errors"].append(outcome.record.get("test_error"))
+
+
+def _unredrawn(problem: Problem, label: str, numbers: dict[str, float], seed: int) -> Config:
+    """A config for images whose labels `split` has redrawn already."""
+    return replace(problem.config(label, seed, numbers), noise=0.0)
+
+
+def by_method(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The points of each method and problem together."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        mean = float(np.mean([1.0 if e is None else e for e in row["errors"]]))
-        key = (row["optimizer"], row["noise"])
-        if key not in best or mean < best[key][0]:
-            best[key] = (mean, row)
-    return [row | {"mean_error": mean} for mean, row in best.values()]
+        groups.setdefault((row["problem"], row["method"]), []).append(row)
+    return list(groups.values())
+
+
+def best(group: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points of one method, the best first: by the mean error of those that were judged most often."""
+    return sorted(
+        group, key=lambda row: (-len(row["errors"]), np.mean([1.0 if e is None else e for e in row["errors"]]))
+    )
+
+
+def winners(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The best point of every problem and method: what recipes.json has."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for first, *_ in map(best, by_method(rows)):
+        found.setdefault(first["problem"], {})[first["method"]] = first["numbers"]
+    return found
+
+
+def stored() -> list[dict[str, Any]]:
+    """Every point of every search that is in benchmarks/results/tuning."""
+    files = (RESULTS / f"{name}.json" for name in SEARCHES)
+    kept = (json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists())
+    return [row for record in kept for row in record["grid"]]
+
+
+def write(path: Path, record: Any) -> None:
+    """A record as JSON, the file replaced whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=GRIDS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SEARCHES)} (all)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir")
     parser.add_argument("--runs", type=Path, help="keep finished runs here; the same again goes on where it was")
     args = parser.parse_args()
+    if unknown := set(args.names) - set(SEARCHES):
+        parser.error(f"unknown {', '.join(sorted(unknown))}, expected some of {', '.join(SEARCHES)}")
     set_threads(args.threads)
-    preset = PRESETS[PRESET_OF[args.model]]
-    dataset = load("cifar10", args.data_dir).first(n_train=preset.n_train, n_test=1)
-    rows = tune(args.model, dataset, args.jobs, args.runs)
-    best = winners(rows)
-    record = {
-        "environment": environment(),
-        "data": {"name": dataset.name, "checksum": dataset.checksum, "seeds": SEEDS[args.model]},
-        "epochs": preset.epochs,
-        "batch_size": preset.batch_size,
-        "winners": best,
-        "grid": rows,
-    }
-    with replacing(RESULTS / f"tuning-{args.model}.json") as path:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    for row in sorted(best, key=lambda row: row["noise"]):
-        print(
-            f"noise {row['noise']:<4} {row['optimizer']:<20} lr {row['lr']:<7g}"
-            f"weight decay {row['weight_decay']:<8g}rho {row['rho']:<6g}"
-            f"validation error {row['mean_error']:.3f}"
-        )
+    for name in args.names or SEARCHES:
+        rows: list[dict[str, Any]] = []
+        for search in SEARCHES[name]:
+            rows += tune(search, rows, args.data_dir, jobs=args.jobs, folder=args.runs)
+        write(RESULTS / f"{name}.json", {"environment": environment(), "grid": rows})
+        write(RECIPES, winners(stored()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from minisam_study import synthetic
 from minisam_study.cli import main
 from minisam_study.config import FAMILY
+from minisam_study.experiments import smoke
+from minisam_study.recipes import MAIN
 
 from minisam.data import cifar
 
@@ -77,7 +80,7 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
 
 def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     monkeypatch.setenv("MINISAM_DATA", str(archive))
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny()})
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--out", "out", "--seeds", "2"]) == 0
     captured = capsys.readouterr()
     assert "SYNTHETIC" not in captured.out + captured.err
@@ -88,19 +91,18 @@ def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
 
 
 def tiny():
-    from minisam_study.recipes import Preset
-
-    return Preset(("mlp",), n_train=64, epochs=1, seeds=1, batch_size=32, n_test=40, noise=(0.0,))
+    whole = smoke(n_train=64, epochs=1, seeds=1, n_test=40)
+    return replace(whole, arms=whole.arms[: len(MAIN)])  # clean labels
 
 
 def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys):
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny()})
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--data-dir", "data", "--jobs", "1", "--out", "out"]) == 0
     monkeypatch.setattr("minisam_study.cli.PRESETS", {})  # the file says what was done
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     again = ["reproduce", "--from", "out/results.json", "--jobs", "1"]
     assert main(again) == 0
-    assert capsys.readouterr().out.endswith("\nAll 6 runs gave the same numbers, to the last bit.\n")
+    assert capsys.readouterr().out.endswith("\nAll 7 runs gave the same numbers, to the last bit.\n")
     folder = Path("minisam-results") / "cifar10-smoke-again"
     assert (folder / "report.html").exists()
     assert main(again) == 1
@@ -119,7 +121,7 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     assert [(noise, name) for noise, name, _ in differing] == [("0", "GD"), ("0", "Adam")]
     assert differing[0][2].startswith("weights was 0000")
     assert "geometry's worst was" in differing[1][2]
-    assert re.search(r"minisam: error: 2 of 6 runs differ, perhaps because numpy was 1.0, is [\d.]+$", err.strip())
+    assert re.search(r"minisam: error: 2 of 7 runs differ, perhaps because numpy was 1.0, is [\d.]+$", err.strip())
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
         (lambda results: results["runs"].clear(), r"damaged \(no runs\)"),
         (lambda results: results["runs"][0]["config"].update(lr="fast"), "lr must be float or NoneType, got 'fast'"),
         (lambda results: results["runs"][0]["config"].update(speed=9), "unknown option 'speed'"),
-        (lambda results: results["config"].update(seeds=0), "seeds must be an integer ≥ 1, got 0"),
+        (lambda results: results["runs"][0].update(n_train=0), "n_train must be an integer ≥ 1, got 0"),
         (lambda results: results["dataset"].update(checksum="ff" * 32), "of images with checksum f{16}…, these have"),
         (lambda results: results["dataset"].update(name="mnist"), "name: expected one of cifar10, .*, got 'mnist'"),
     ],
@@ -149,7 +151,7 @@ def test_results_that_cannot_be_repeated(tmp_path, change, message, capsys):
 
 
 def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"quick": tiny()})
+    monkeypatch.setattr("minisam_study.cli.PRESETS", {"quick": tiny})
     assert main(["reproduce"]) == 0
     captured = capsys.readouterr()
     folder = tmp_path / "minisam-results" / "synthetic-quick"
@@ -210,7 +212,9 @@ def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     seen = ""
     while "/24 runs" not in seen:  # until the first run is finished
-        seen += process.stderr.read(1)
+        letter = process.stderr.read(1)
+        assert letter, seen  # or it has ended
+        seen += letter
     process.send_signal(sent)
     started = time.monotonic()
     _, err = process.communicate(timeout=60)

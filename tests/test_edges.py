@@ -13,6 +13,7 @@ from strategies import dtypes
 
 from minisam.data import Normalisation
 from minisam.nn import BatchLoss, BatchNorm, Linear, Sequential, SoftmaxCrossEntropy, build
+from minisam.nn.models import MODELS
 from minisam.objective import Evaluation
 
 OPTIMIZERS = ("gd", "momentum", "adam", *FAMILY)
@@ -68,7 +69,7 @@ def prepared(x, y, classes):
     return Prepared("edge", "made up", classes, normalise(x), y, normalise(x), y, normalise)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "vgg", "resnet8"])
+@pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("name", ["adam", "sam"])
 def test_one_class_is_learnt_already(model, name):
     """Its probability is 1 whatever the logit: no loss, no gradient, so nothing moves but for weight decay."""
@@ -84,7 +85,7 @@ def test_one_class_is_learnt_already(model, name):
     np.testing.assert_array_equal(longer.theta, run.theta)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "vgg", "resnet8"])
+@pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("name", ["momentum", "sam"])
 def test_one_image_is_enough_to_train_on(model, name):
     """BatchNorm then has the variance of one image's pixels; where that is one pixel it is 0, and ε stands for it."""
@@ -96,7 +97,7 @@ def test_one_image_is_enough_to_train_on(model, name):
     assert all(math.isfinite(epoch["loss"]) for epoch in run.history)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "vgg", "resnet8"])
+@pytest.mark.parametrize("model", sorted(MODELS))
 def test_constant_images_have_zero_variance_and_train(model):
     flat = np.full((8, 32, 32, 3), 7, np.uint8)
     data = prepared(flat, np.arange(8) % 2, ("a", "b"))

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from minisam_study import Checkpoints, Config, Model, Outcome, load_model, synthetic
 from minisam_study.checkpoint import State
 from minisam_study.config import make_optimizer
+from minisam_study.experiments import Arm, Experiment
 from minisam_study.files import parse_json
-from minisam_study.recipes import Preset
 from minisam_study.reproduce import Repeat, reproduce
 from minisam_study.sweep import Store, Task
 from test_cifar import VERSIONS, official_files, write_archive, write_folder
@@ -198,7 +198,7 @@ def read_run(path):
 
 def read_results(path):
     repeat = Repeat.of(path)
-    assert all(isinstance(config, Config) for _, config in repeat.runs)
+    assert all(isinstance(config, Config) for _, _, config in repeat.experiment.runs())
     assert repeat.differences(repeat.before) == []
 
 
@@ -234,10 +234,8 @@ def seeds(folder):
     record = {"config": asdict(TASK.config), "environment": {}, "test_error": 0.5, "history": [], "geometry": None}
     Store(folder / "runs").keep(TASK, Outcome(record, np.zeros(3, np.uint8)))
     add("stored run", read_run, next((folder / "runs").glob("*.npz")), mutate_npz, mutate_npz)
-    preset = Preset(("mlp",), n_train=32, epochs=1, seeds=1, batch_size=32, n_test=8, noise=(0.0,))
-    results, _ = reproduce(
-        preset, synthetic(32, 8), "tiny", [("SAM", Config(optimizer="sam", epochs=1, batch_size=32))] * 2
-    )
+    arm = Arm("SAM", 32, Config(optimizer="sam", epochs=1, batch_size=32))
+    results, _ = reproduce(Experiment("methods", (arm,), (("SAM", "SAM"),), seeds=2), synthetic(32, 8))
     (folder / "results.json").write_text(json.dumps(results))
     add("results.json", read_results, folder / "results.json", mutate_json, mutate_json)
     (folder / "config.json").write_text(json.dumps(asdict(CONFIG)))

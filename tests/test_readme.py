@@ -52,7 +52,7 @@ def test_the_stored_summary_follows_from_the_stored_predictions():
         wrong = arrays["predictions"] != arrays["y_test"]
     for stored, computed in (
         (results["summary"], summarise(results["runs"], wrong)),
-        (results["comparisons"], compare(results["runs"], wrong)),
+        (results["comparisons"], compare(results["runs"], wrong, results["config"]["pairs"])),
     ):
         assert len(stored) == len(computed)
         for one, two in zip(stored, computed, strict=True):

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from minisam_study import synthetic
-from minisam_study.recipes import NOISY, PRESETS, RECIPES, Preset, configs
+from minisam_study.experiments import FULL, PRESETS, Setting, smoke
+from minisam_study.plots import PICTURES
+from minisam_study.recipes import BASELINES, MAIN, METHODS
 from minisam_study.report import WARNING, html_report, text_table, write_report
 from minisam_study.reproduce import compare, reproduce, summarise
 
-TINY = Preset(("mlp",), n_train=64, epochs=2, seeds=2, batch_size=32, n_test=40)
-OPTIMIZERS = {"GD", "Momentum", "Momentum, 2× epochs", "Adam", "SAM(Momentum)", "SAM(Adam)"}
+ROOT = Path(__file__).parents[1]
+TINY = smoke(n_train=64, epochs=2, seeds=2, n_test=40)
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +34,24 @@ def test_results_hold_what_their_readers_need(outcome):
         "checksum": synthetic(64, 40).checksum,
     }
     assert {"dataset", "environment", "config", "runs", "comparisons"} <= set(results)
-    assert len(results["runs"]) == 6 * 2 * 2
+    assert len(results["runs"]) == 7 * 2 * 2
     for run, row in zip(results["runs"], predictions, strict=True):
         assert {"model", "optimizer", "noise", "seed", "test_error", "train_error"} <= set(run)
         assert {"gradient_evaluations", "seconds"} <= set(run)
         wrong = row != synthetic(64, 40).y_test
         assert run["test_error"] == pytest.approx(wrong.mean())
-    assert {run["optimizer"] for run in results["runs"]} == OPTIMIZERS
+    assert {run["optimizer"] for run in results["runs"]} == set(MAIN)
     json.dumps(results)
 
 
 def test_comparisons_say_what_was_matched(outcome):
     results, _ = outcome
     rows = results["comparisons"]
-    assert len(rows) == 2 * 4 * 2  # candidates, baselines, noise levels
+    assert len(rows) == 3 * 4 * 2  # candidates, baselines, noise levels
     for row in rows:
         assert set(row) == {
-            "model", "noise", "baseline", "candidate", "matched",
-            "error_reduction", "ci_low", "ci_high",
+            "model", "noise", "n_train", "baseline", "candidate", "matched", "error_reduction", "ci_low", "ci_high",
+            "lambda_max", "lambda_ratio", "trace", "worst_rise",
         }  # fmt: skip
         assert row["matched"] == ("gradients" if "2×" in row["baseline"] else "epochs")
         errors = {
@@ -67,15 +69,14 @@ def test_comparisons_say_what_was_matched(outcome):
 
 
 def test_runs_of_one_seed_begin_alike():
-    """Initial weights, batches and redrawn labels follow from seed and noise."""
-    for noise in (0.0, NOISY):
-        by_optimizer = {}
-        for label, config in configs(TINY):
-            if config.noise == noise:
-                key = (config.seed, config.batch_size, config.model)
-                by_optimizer.setdefault(label, []).append(key)
-        assert set(by_optimizer) == OPTIMIZERS
-        assert len({tuple(keys) for keys in by_optimizer.values()}) == 1
+    """Initial weights, batches and redrawn labels follow from seed, model and noise."""
+    by_method = {}
+    for label, n_train, config in TINY.runs():
+        key = (config.seed, config.batch_size, config.model, config.noise, n_train)
+        by_method.setdefault(label, []).append(key)
+    assert set(by_method) == set(MAIN)
+    assert len({tuple(keys) for keys in by_method.values()}) == 1
+    assert len({config.seed for _, _, config in TINY.runs()}) == 2
 
 
 def test_summary_and_comparisons_pair_by_seed():
@@ -84,18 +85,23 @@ def test_summary_and_comparisons_pair_by_seed():
     records, wrong = [], []
     for optimizer in ("Momentum", "SAM(Momentum)"):
         for seed, rate in enumerate((0.3, 0.5, 0.7)):
-            record = {"model": "mlp", "noise": 0.0, "optimizer": optimizer, "seed": seed}
-            record |= {"train_error": 0.0, "gradient_evaluations": 1, "seconds": 1.0}
-            record["geometry"] = {"eigenvalues": [8.0 + seed, 0, 0, 0, 2.0], "worst": [0.1, 0.2 + seed]}
+            record = {"model": "mlp", "noise": 0.0, "n_train": 9, "optimizer": optimizer, "seed": seed}
+            record |= {"train_error": 0.0, "gradient_evaluations": 1}
+            scale = 1.0 if optimizer == "Momentum" else 0.25
+            record["geometry"] = {"eigenvalues": [scale * (8.0 + seed), 0, 0, 0, 2.0], "worst": [0.1, 0.2 + seed]}
+            record["geometry"]["trace"] = -1.0
             records.append(record)
             if optimizer == "Momentum":
                 wrong.append(rng.random(4000) < rate)
             else:
                 wrong.append(wrong[seed] & (rng.random(4000) < 0.9))
     table = np.array(wrong)
-    (row,) = compare(records, table)
+    (row,) = compare(records, table, [("Momentum", "SAM(Momentum)"), ("GD", "SAM(Momentum)")])  # GD did not run
     assert row["error_reduction"] == pytest.approx(0.1, abs=0.02)
     assert 0.05 < row["ci_low"] < row["ci_high"] < 0.15
+    assert row["lambda_max"] == pytest.approx([4.0, 4.0, 4.0])  # times smaller, at every seed
+    assert row["worst_rise"] == pytest.approx([1.0, 1.0, 1.0])
+    assert row["trace"] is None  # of numbers below zero there is no ratio
     momentum, _ = summarise(records, table)
     assert momentum["lambda_max"] == [9.0, 8.0, 10.0]  # mean, lowest, highest
     assert momentum["lambda_ratio"] == [4.5, 4.0, 5.0]
@@ -105,7 +111,7 @@ def test_summary_and_comparisons_pair_by_seed():
 
 def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome):
     table = text_table(outcome[0])
-    for name in OPTIMIZERS:
+    for name in MAIN:
         assert len(re.findall(rf"^  {re.escape(name)} ", table, re.MULTILINE)) == 4  # errors and sharpness, twice
     assert table.count(WARNING) == 2
     real = json.loads(json.dumps(outcome[0]))
@@ -118,12 +124,12 @@ def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
     names = {file.name for file in report.parent.iterdir()}
     assert names == {
         "results.json", "predictions.npz", "report.html",
-        "errors.png", "curves.png", "sharpness.png",
+        "errors.png", "curves.png", "sharpness.png", "flatness.png",
     }  # fmt: skip
     page = report.read_text(encoding="utf-8")
-    without = html_report(outcome[0], {"errors": b"", "curves": b"", "sharpness": b""})
+    without = html_report(outcome[0], dict.fromkeys(PICTURES["methods"], b""))
     assert page.startswith(without.split("<figure>")[0])
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "SYNTHETIC" in page
     for text in (outcome[0]["dataset"]["checksum"], outcome[0]["environment"]["numpy"], "mlp"):
@@ -136,29 +142,36 @@ def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
 
 
 def test_one_seed_is_shown_without_an_interval(tmp_path):
-    results, predictions = reproduce(replace(TINY, seeds=1, noise=(0.0,)), synthetic(100, 50))
+    results, predictions = reproduce(replace(TINY, seeds=1), synthetic(100, 50))
     assert all(row["ci_low"] is None for row in results["comparisons"] + results["summary"])
     assert "±" not in text_table(results).split("Errors in per cent")[0]
     write_report(tmp_path, results, predictions, synthetic(64, 40).y_test)
 
 
-def test_presets_are_what_they_promise():
-    assert PRESETS["quick"].seeds >= 3
-    assert PRESETS["quick"].n_test is None  # all test images
-    for preset in PRESETS.values():
-        for model in preset.models:
-            assert {recipe["label"] for recipe in RECIPES[model]} == OPTIMIZERS
-            twice = {r["passes"] for r in RECIPES[model] if "2×" in r["label"]}
-            assert twice == {2}
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_what_they_promise(name):
+    experiment = PRESETS[name]()
+    assert experiment.kind in PICTURES
+    assert experiment.seeds >= (5 if name in FULL else 2)
+    assert (experiment.n_test is None) == (name != "smoke")  # all test images
+    labels = {arm.label for arm in experiment.arms}
+    assert set(sum(experiment.pairs, ())) == labels
+    if experiment.kind == "methods":
+        assert labels == set(MAIN)
+    for label, n_train, config in experiment.arms:  # what they compare has had as many images and batches as large
+        others = [
+            arm for arm in experiment.arms if Setting(*_setting(arm)) == Setting(config.model, config.noise, n_train)
+        ]
+        assert len({arm.config.batch_size for arm in others}) == 1
+        assert {arm.label for arm in others} == labels
+        if label in METHODS and METHODS[label].passes == 2:
+            assert config.epochs == 2 * min(arm.config.epochs for arm in others)
 
 
-@pytest.mark.parametrize("model", sorted(RECIPES))
-def test_the_recipes_are_those_that_tuning_chose(model):
-    path = Path(__file__).parents[1] / "benchmarks" / "results" / f"tuning-{model}.json"
-    winners = json.loads(path.read_text(encoding="utf-8"))["winners"]
-    chosen = {(row["optimizer"], row["noise"]): row for row in winners}
-    for recipe in RECIPES[model]:
-        for kind, noise in (("clean", 0.0), ("noisy", NOISY)):
-            row = chosen[recipe["label"], noise]
-            numbers = ("lr", "weight_decay", "rho")[: 3 if recipe["optimizer"] == "sam" else 2]
-            assert recipe[kind] == {key: row[key] for key in numbers}
+def _setting(arm):
+    return arm.config.model, arm.config.noise, arm.n_train
+
+
+def test_every_baseline_is_matched_in_gradients_by_one_of_them():
+    assert METHODS["Momentum, 2× epochs"].passes == 2
+    assert {METHODS[label].passes for label in MAIN if label not in BASELINES} == {1}

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minisam_study.statistics import crossed_variance, error_reduction, mean_error, t_quantile
+from minisam_study.statistics import (
+    crossed_variance,
+    error_reduction,
+    mean_error,
+    rank_correlation,
+    ranks,
+    ratio,
+    t_quantile,
+)
 from strategies import seeds
 
 
@@ -97,3 +105,43 @@ def test_tables_that_cannot_be_compared_are_refused():
         error_reduction(np.ones((2, 3)), np.ones((3, 3)))
     with pytest.raises(ValueError, match="without errors"):
         error_reduction(np.zeros((2, 3)), np.ones((2, 3)))
+
+
+def test_a_ratio_is_paired_and_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        baseline = np.exp(2 * rng.standard_normal(5))  # seeds differ a lot
+        found = ratio(baseline, baseline / np.exp(np.log(3) + 0.2 * rng.standard_normal(5)))
+        covered += found.low <= 3 <= found.high
+    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+    assert ratio(np.array([4.0]), np.array([2.0])) == (2.0, None, None)
+    with pytest.raises(ValueError, match="expected positive numbers, got -1"):
+        ratio(np.array([1.0, 2.0]), np.array([1.0, -1.0]))
+
+
+def test_rank_correlation_agrees_with_its_definition():
+    """Without ties: 1 - 6 Σd² / (n (n² - 1)) (Spearman 1904), d the differences of the ranks."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 30))
+    d = np.argsort(np.argsort(x)) - np.argsort(np.argsort(y))
+    found = rank_correlation(x, y, np.arange(30), rng)
+    assert found.estimate == pytest.approx(1 - 6 * np.sum(d**2) / (30 * (30**2 - 1)))
+    assert found.low < found.estimate < found.high
+    again = rank_correlation(np.exp(x), y**3, np.arange(30), np.random.default_rng(1))  # only the order counts
+    assert again.estimate == pytest.approx(found.estimate)
+
+
+def test_ranks_of_equal_values_are_shared():
+    assert ranks(np.array([5.0, 1.0, 5.0, 5.0])).tolist() == [3.0, 1.0, 3.0, 3.0]
+
+
+def test_rank_correlation_draws_whole_groups():
+    """Of ten copies of three points there is no more to know than of the three."""
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])
+    groups = np.tile(np.arange(3), 10)
+    found = rank_correlation(np.tile(x, 10), np.tile(y, 10), groups, np.random.default_rng(0))
+    assert found.low <= -0.99
+    assert found.high >= 0.99
+    single = rank_correlation(np.tile(x, 10), np.tile(y, 10), np.arange(30), np.random.default_rng(0))
+    assert single.high - single.low < 1.2

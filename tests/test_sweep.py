@@ -280,9 +280,9 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_numbers(tmp_path, clu
     def kill_one_at_work():
         with Client(address, timeout=30) as client:
             (name,) = (name for name, pid in client.run(os.getpid).items() if pid == workers[0].pid)
-            while not list((tmp_path / "runs").glob("*.npz")):
-                time.sleep(0.01)
-            while not (now := client.processing()[name]):
+            deadline = time.monotonic() + 60
+            while not list((tmp_path / "runs").glob("*.npz")) or not (now := client.processing()[name]):
+                assert time.monotonic() < deadline, "the worker got no work"
                 time.sleep(0.01)
             at_work.extend(now)
             workers[0].send_signal(signal.SIGKILL)

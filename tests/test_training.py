@@ -141,10 +141,15 @@ def test_a_batch_larger_than_the_data_is_refused(data):
         train(replace(TINY, batch_size=101), data)
 
 
+def test_a_config_survives_json_which_knows_no_infinity():
+    config = Config(optimizer="sam", p=math.inf, rho=0.3)
+    assert Config.of(json.loads(json.dumps(config.record(), allow_nan=False))) == config
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "lenet"}, "unknown model 'lenet', expected one of mlp, cnn, vgg, resnet8"),
+        ({"model": "lenet"}, "unknown model 'lenet', expected one of mlp, cnn, cnn-bn, vgg, resnet8"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion', expected one of gd, momentum"),
         ({"base": "sam"}, "unknown base 'sam'"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),

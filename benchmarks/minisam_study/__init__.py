@@ -1,8 +1,8 @@
 """What is done with the library: training runs, the command line, and the study of what SAM gains.
 
-Read `train` (one run), `config` (its choices), `datasets` (its images), `cli` (the commands); then `recipes` (what is
-compared), `sweep` (many runs, here or elsewhere), `reproduce` (their comparison), `statistics` (how sure that is),
-`report`.
+Read `train` (one run), `config` (its choices), `datasets` (its images), `cli` (the commands); then `recipes` (problems
+and methods, with their hyper-parameters), `experiments` (what is compared), `sweep` (many runs, here or elsewhere),
+`reproduce` (their comparison), `statistics` (how sure that is), `report` and `study` (its pages).
 """
 
 from minisam_study.checkpoint import Checkpoints, Model, load_model, save_model

@@ -94,7 +94,7 @@ def load_model(path: str | Path) -> Model:
 
 
 def _write(path: Path, model: Model, arrays: dict[str, Array], about: dict[str, Any]) -> None:
-    about = about | {"format": FORMAT, "config": asdict(model.config), "input_shape": model.net.input_shape}
+    about = about | {"format": FORMAT, "config": model.config.record(), "input_shape": model.net.input_shape}
     about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
     write_arrays(path, arrays | {"theta": model.theta, "stats": model.stats, "about": np.array(json.dumps(about))})
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -24,8 +24,8 @@ from minisam_study.config import Config
 from minisam_study.datasets import DATASETS, load
 from minisam_study.download import fetch
 from minisam_study.environment import changes
+from minisam_study.experiments import FULL, PRESETS
 from minisam_study.files import locked, replacing, require_writable, write_arrays
-from minisam_study.recipes import PRESETS
 from minisam_study.synthetic import WARNING
 from minisam_study.train import Prepared, network, train
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=[shared, *parents], help=text, description=text)
 
     sub = command("reproduce", "Compare SAM with Momentum, Adam and GD; write a report.", data)
-    sub.add_argument("--preset", choices=PRESETS, help="amount of work (quick)")
+    sub.add_argument("--preset", choices=(*PRESETS, "full"), help="what to compare (quick)")
     text = "do the runs of an earlier one again, and say what differs"
     sub.add_argument("--from", type=Path, dest="before", metavar="results.json", help=text)
     text = "default: minisam-results/…; a sweep that was interrupted goes on where it was"
@@ -140,42 +140,56 @@ def _load(args: argparse.Namespace) -> Dataset:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from minisam_study.report import text_table, write_report
+    from minisam_study.report import markdown, text_table, write_report
     from minisam_study.reproduce import Repeat, reproduce
+    from minisam_study.study import main_table, write_study
     from minisam_study.sweep import dask_executor
 
     repeat = None
     if args.before is None:
         name = args.preset or "quick"
-        preset = PRESETS[name]
+        parts = {part: PRESETS[part]() for part in (FULL if name == "full" else (name,))}
     else:
         if args.preset or args.seeds is not None:
             raise ValueError("--from has the preset and the seeds of its own: leave --preset and --seeds out")
         repeat = Repeat.of(args.before)
-        preset, name = repeat.preset, f"{repeat.before['config'].get('preset')}-again"
-        args.dataset = args.dataset or repeat.before["dataset"]["name"]
+        name = f"{repeat.before['config'].get('preset')}-again"
+        parts = {name: repeat.experiment}
     if args.seeds is not None:
         require("seeds", args.seeds, Count)
-        preset = replace(preset, seeds=args.seeds)
-    dataset = _load(args).first(preset.n_train, preset.n_test)
+        parts = {part: replace(experiment, seeds=args.seeds) for part, experiment in parts.items()}
+    datasets = {part: _images(args, part, experiment) for part, experiment in parts.items()}
     if repeat:
-        repeat.require_same_images(dataset)
-    folder = args.out or Path("minisam-results") / f"{dataset.name}-{name}"
+        repeat.require_same_images(datasets[name])
+    folder = args.out or Path("minisam-results") / ("full" if name == "full" else f"{datasets[name].name}-{name}")
     require_writable(folder)
     if repeat and (folder / "results.json").exists():
         raise ValueError(f"{folder} has results already, which would only be read again: remove it, or choose --out")
+    found = {}
     with ExitStack() as stack:
         jobs, executor = min(available_cores(), 4), None
         if args.dask:
             executor, jobs = stack.enter_context(dask_executor(args.dask))
         jobs = jobs if args.jobs is None else args.jobs
         how = {"jobs": jobs, "executor": executor, "folder": folder / "runs"}
-        results, predictions = reproduce(preset, dataset, name, repeat.runs if repeat else (), **how)
-    report = write_report(folder, results, predictions, dataset.y_test)
-    print(text_table(results))
-    print(f"\nReport with pictures: {report}")
+        for part, experiment in parts.items():
+            found[part], predictions = reproduce(experiment, datasets[part], part, **how)
+            where = folder / part if name == "full" else folder
+            report = write_report(where, found[part], predictions, datasets[part].y_test)
+            print(text_table(found[part]))
+            print(f"\nReport with pictures: {report}")
+    if name == "full":
+        print(f"\n{markdown(main_table(found))}\n\nThe whole study: {write_study(folder, found)}")
     if repeat:
-        _say_what_differs(repeat, results)
+        _say_what_differs(repeat, found[name])
+
+
+def _images(args: argparse.Namespace, part: str, experiment: Any) -> Dataset:
+    """What an experiment is about: images of its own, or those that were asked for."""
+    if args.dataset and experiment.dataset not in (None, args.dataset):
+        raise ValueError(f"{part} is about {experiment.dataset}, got --dataset {args.dataset}")
+    dataset = load(experiment.dataset, args.data_dir) if experiment.dataset else _load(args)
+    return dataset.first(max(arm.n_train for arm in experiment.arms), experiment.n_test)
 
 
 def _say_what_differs(repeat: Any, results: dict[str, Any]) -> None:
@@ -254,7 +268,7 @@ def _sharpness(args: argparse.Namespace) -> None:
     for name, model in models.items():
         objective = geometry.training_loss(model, dataset.x_train, dataset.y_train)
         measured = geometry.measure(objective, model.theta, args.rho, args.eta, args.k)
-        found[name] = measured | {"config": asdict(model.config), "images": len(dataset.y_train)}
+        found[name] = measured | {"config": model.config.record(), "images": len(dataset.y_train)}
     print(geometry.text_table(found))
     geometry.write_json(args.out / "sharpness.json", found)
     plots.save(args.out / "sharpness.png", geometry_plots.spectra(found), dataset.synthetic)

@@ -1,8 +1,9 @@
 """Everything that determines one training run, in one frozen record."""
 
+import math
 import reprlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from minisam import optim
@@ -103,6 +104,8 @@ class Config(Checked):
             if name not in types:
                 raise ValueError(f"unknown option {reprlib.repr(name)}")
             kinds = get_args(types[name]) or (types[name],)
+            if value == "inf" and float in kinds:
+                value = math.inf
             if float in kinds and type(value) is int and abs(value) < 1e300:
                 value = float(value)
             if type(value) not in kinds:
@@ -110,6 +113,14 @@ class Config(Checked):
                 raise ValueError(f"{name} must be {expected}, got {reprlib.repr(value)}")
             given[name] = value
         return cls(**given)
+
+    def record(self) -> dict[str, Any]:
+        """Its fields as JSON has them, which knows no infinity.
+
+        >>> Config(optimizer="sam", p=math.inf).record()["p"]
+        'inf'
+        """
+        return {name: "inf" if value == math.inf else value for name, value in asdict(self).items()}
 
     @property
     def stepper(self) -> str:

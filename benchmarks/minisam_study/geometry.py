@@ -50,11 +50,11 @@ def training_loss(model: Model, images: Array, labels: Array) -> Mean:
 
 
 def measure(
-    objective: Objective, theta: Array, rho: float, eta=None, k=5, samples=10, tolerance=1e-3, **effort: int
+    objective: Objective, theta: Array, rho: float, eta=None, k=5, samples=10, slices=2, tolerance=1e-3, **effort: int
 ) -> dict[str, Any]:
     """Everything `minisam sharpness` prints, as numbers and lists.
 
-    `samples` are those of trace and density (0 leaves both out), `tolerance` is that of the
+    `samples` are those of the trace and `slices` those of the density (0 leaves it out), `tolerance` is that of the
     eigenvalues; `effort` may have `steps`, `starts` and `directions` of `sharpness`.
     """
     product, rng = objective.hessian(theta), np.random.default_rng(0)
@@ -67,9 +67,9 @@ def measure(
         "eta": eta,
     }
     found |= {"eigenvalues": values.tolist(), "residuals": residuals.tolist()}
-    if samples:
-        found["trace"], found["trace error"] = trace(product, theta, rng, max(samples, 2))
-        spread = density(product, theta, rng, steps=40, samples=max(1, samples // 4))
+    found["trace"], found["trace error"] = trace(product, theta, rng, samples)
+    if slices:
+        spread = density(product, theta, rng, steps=40, samples=slices)
         found["density"] = {"nodes": spread.nodes.tolist(), "weights": spread.weights.tolist()}
     rises = sharpness(objective, theta, rho, rng, eta, **effort)
     return found | {"one step": rises.one_step, "worst": rises.worst.tolist(), "random": rises.random.tolist()}
@@ -86,8 +86,7 @@ def text_table(found: dict[str, dict]) -> str:
         cells = {"loss, nats": f"{one['loss']:.4g}", "gradient norm": f"{one['gradient norm']:.3g}"}
         cells |= {f"eigenvalue {i + 1}": f"{value:.4g}" for i, value in enumerate(values)}
         cells[f"eigenvalue 1 / {k}"] = f"{values[0] / values[-1]:.3g}" if values[-1] else "–"
-        if "trace" in one:
-            cells["trace ± standard error"] = f"{one['trace']:.4g} ± {one['trace error']:.2g}"
+        cells["trace ± standard error"] = f"{one['trace']:.4g} ± {one['trace error']:.2g}"
         cells[f"rise after SAM's step, {ball}"] = f"{one['one step']:.3g}"
         cells[f"largest rise found in {len(one['worst'])} steps"] = f"{one['worst'][-1]:.3g}"
         cells["random directions: mean rise"] = f"{np.mean(one['random']):.3g}"

@@ -1,70 +1,115 @@
-"""What is compared, and with which hyper-parameters.
+"""What is learnt, by which methods, with which hyper-parameters.
 
-The numbers in recipes.json were chosen by `python benchmarks/tune.py`, for every optimizer from a
-grid of the same size, by the error on a validation split of CIFAR-10's *training* images whose
-labels were as noisy as the rest. Test images played no part. `passes` multiplies a preset's epochs.
+The numbers in recipes.json were chosen by `python benchmarks/tune.py`, for every method of a problem from a grid of the
+same size, by the error on a validation split of the *training* images whose labels were as noisy as the rest. Test
+images played no part.
 """
 
-import itertools
 import json
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from minisam.checks import Checked, Count
+from minisam.checks import Checked, Count, Fraction
 from minisam_study.config import Config
 
-RECIPES: dict[str, list[dict[str, Any]]] = json.loads(
+RECIPES: dict[str, dict[str, dict[str, float]]] = json.loads(
     Path(__file__).with_name("recipes.json").read_text(encoding="utf-8")
-)
-NOISY = 0.4
+)  # by problem and method
+
+
+class Method(NamedTuple):
+    """A way to learn: options of a `Config` that are not tuned, and how often a problem's epochs it gets."""
+
+    options: dict[str, Any]
+    passes: int = 1
+
+
+METHODS = {
+    "GD": Method({"optimizer": "gd"}),
+    "Momentum": Method({}),
+    "Momentum, 2× epochs": Method({}, passes=2),
+    "Adam": Method({"optimizer": "adam"}),
+    "SAM(Momentum)": Method({"optimizer": "sam"}),
+    "SAM(Adam)": Method({"optimizer": "sam", "base": "adam"}),
+    "ASAM(Momentum)": Method({"optimizer": "asam"}),
+}
+WARMUP = 7  # a seventh of the epochs; without it, SAM may lose a network in its first steps
+MAIN = tuple(METHODS)
+BASELINES = ("GD", "Momentum", "Momentum, 2× epochs", "Adam")
+MATCHED = "Momentum, 2× epochs"  # as many gradients as SAM
+SAM = "SAM(Momentum)"
+METHODS |= {
+    "L1 penalty": Method({"weight_decay": 0.0}),
+    "L1 penalty, 2× epochs": Method({"weight_decay": 0.0}, passes=2),
+}
+# Each of these has the learning rate and weight decay of SAM(Momentum), and a rho of its own.
+VARIANTS = {
+    "SAM, p = 2": Method({"optimizer": "sam"}),
+    "p = 1": Method({"optimizer": "sam", "p": 1.0}),
+    "p = ∞": Method({"optimizer": "sam", "p": math.inf}),
+    "random direction": Method({"optimizer": "random-sam"}),
+    "2 ascent steps": Method({"optimizer": "sam", "ascent_steps": 2}),
+    "3 ascent steps": Method({"optimizer": "sam", "ascent_steps": 3}),
+    "5 ascent steps": Method({"optimizer": "sam", "ascent_steps": 5}),
+    "last half only": Method({"optimizer": "sam", "late": 0.5}),
+    "last quarter only": Method({"optimizer": "sam", "late": 0.75}),
+    "with second-order term": Method({"optimizer": "exact-sam"}),
+}
+M_SHARPNESS = {f"m = {m or 'batch'}": Method({"optimizer": "sam", "m": m}) for m in (1, 4, 16, 64, 0)}
+METHODS |= VARIANTS | M_SHARPNESS
 
 
 @dataclass(frozen=True)
-class Preset(Checked):
-    """How much work `minisam reproduce` does.
+class Problem(Checked):
+    """What is to be learnt, from how many images and for how long: all but the method.
 
     Raises:
         ValueError: a number out of its range.
+
+    >>> Problem("cnn", noise=0.4).name
+    'cnn, 4000 images of cifar10, noise 0.4, 15 epochs, batch 64'
     """
 
-    models: tuple[str, ...]
-    n_train: Count  # the first images of the training set
-    epochs: Count
-    seeds: Count
+    model: str = "mlp"
+    noise: Fraction = 0.0
+    n_train: Count = 4000  # the first images of the training set
+    epochs: Count = 15
     batch_size: Count = 64
-    noise: tuple[float, ...] = (0.0, NOISY)
-    n_test: Count | None = None  # None: all of them
+    dataset: str = "cifar10"
 
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> "Preset":
-        """A preset from a record that has its fields.
+    @property
+    def name(self) -> str:
+        """Under which its recipes are kept."""
+        images = f"{self.n_train} images of {self.dataset}"
+        return f"{self.model}, {images}, noise {self.noise:g}, {self.epochs} epochs, batch {self.batch_size}"
+
+    def config(self, label: str, seed: int = 0, numbers: dict[str, float] | None = None) -> Config:
+        """How a method learns it: with its recipe, or with other numbers.
 
         Raises:
-            KeyError, TypeError, ValueError: it has not.
+            KeyError: an unknown method, or one without a recipe for this problem.
         """
-        given = {option.name: record[option.name] for option in fields(cls)}
-        return cls(**given | {"models": tuple(map(str, given["models"])), "noise": tuple(map(float, given["noise"]))})
+        method = METHODS[label]
+        numbers = RECIPES[self.name][label] if numbers is None else numbers
+        epochs = self.epochs * method.passes
+        shared: dict[str, Any] = {"noise": self.noise, "batch_size": self.batch_size, "seed": seed}
+        shared |= {"epochs": epochs, "warmup": epochs // WARMUP}
+        return Config(self.model, **shared, **(method.options | numbers))
 
 
-PRESETS = {
-    "smoke": Preset(("mlp",), n_train=1000, epochs=4, seeds=2, n_test=2000),
-    "quick": Preset(("mlp",), n_train=4000, epochs=15, seeds=3),
-    "full": Preset(("cnn",), n_train=4000, epochs=12, seeds=5),
-}
+def noisy(problem: Problem, noise: float = 0.4) -> Problem:
+    """The same with labels redrawn."""
+    return replace(problem, noise=noise)
 
 
-def configs(preset: Preset) -> list[tuple[str, Config]]:
-    """Every run of a preset, with the label of its optimizer.
-
-    Runs of one seed share initial weights, batches and redrawn labels.
-    """
-    runs = []
-    for model, noise in itertools.product(preset.models, preset.noise):
-        for recipe in RECIPES[model]:
-            numbers = recipe["noisy" if noise else "clean"] | {"batch_size": preset.batch_size}
-            epochs = preset.epochs * recipe["passes"]
-            base = recipe.get("base", "momentum")
-            config = Config(model, recipe["optimizer"], base, noise=noise, epochs=epochs, **numbers)
-            runs += [(recipe["label"], replace(config, seed=seed)) for seed in range(preset.seeds)]
-    return runs
+MLP = Problem()
+CNN = Problem("cnn")
+CNN_BN = Problem("cnn-bn")
+# As many steps whatever the number of images.
+SIZES = tuple(replace(MLP, n_train=n, epochs=15 * 4000 // n) for n in (250, 500, 1000, 2000, 4000))
+BUDGETS = tuple(replace(CNN, n_train=1000, epochs=epochs) for epochs in (15, 30, 60))
+BIG_BATCH = replace(MLP, batch_size=128, n_train=2000, epochs=20)  # 64 images are a part of a batch; m = 1 is slow
+FULL_BATCH = replace(MLP, n_train=1000, batch_size=1000, epochs=300)  # every step sees all images
+CIFAR100 = {name: replace(MLP, dataset=name, n_train=5000) for name in ("cifar100", "cifar100-coarse")}

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from minisam_study.config import FAMILY
+from minisam_study.experiments import Setting
 from minisam_study.files import replacing
-from minisam_study.plots import in_setting, noise_title, settings
+from minisam_study.plots import in_setting, pictures, settings
 from minisam_study.reproduce import IMAGES
 from minisam_study.sweep import RHO
 from minisam_study.synthetic import WARNING
 
-SAMS = ("SAM(Momentum)", "SAM(Adam)")
-SHARPNESS = ("optimizer", "λ1", "λ1 / λ5", "worst rise")
-HEADER = ("optimizer", "gradients", "seconds", "train error", "test error", *(f"{s} gain" for s in SAMS))
+Table = list[tuple[str, ...]]  # the first row is its header
+TEMPLATES = Path(__file__).with_name("templates")
 
 
-def _percent(row: dict[str, Any] | None, key: str) -> str:
+def percent(row: dict[str, Any] | None, key: str) -> str:
     """An estimate in per cent, ± half its interval's width."""
     if row is None:
         return "–"
@@ -31,52 +31,58 @@ def _percent(row: dict[str, Any] | None, key: str) -> str:
     return f"{100 * row[key]:.1f}{half}"
 
 
-def rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, ...]]:
-    """The table of one setting as texts: a row for each optimizer, a column for each SAM."""
-    comparisons = in_setting(results, "comparisons", model, noise)
-    gains = {(row["baseline"], row["candidate"]): row for row in comparisons}
-    table: list[tuple[str, ...]] = []
-    for row in in_setting(results, "summary", model, noise):
+def error_table(results: dict[str, Any], setting: Setting) -> Table:
+    """Errors in one setting, and the gains that were asked for: a column for each of the fewer side of the pairs."""
+    gains = {(row["baseline"], row["candidate"]): row for row in in_setting(results, "comparisons", setting)}
+    baselines = list(dict.fromkeys(baseline for baseline, _ in gains))
+    candidates = list(dict.fromkeys(candidate for _, candidate in gains))
+    table: Table = []
+    for row in in_setting(results, "summary", setting):
         name = row["optimizer"]
-        numbers = (f"{row['gradient_evaluations']:,.0f}", f"{row['seconds']:.1f}")
-        errors = (f"{100 * row['train_error']:.1f}", _percent(row, "test_error"))
-        reductions = (_percent(gains.get((name, sam)), "error_reduction") for sam in SAMS)
-        table.append((name, *numbers, *errors, *reductions))
-    return table
+        if len(candidates) < len(baselines):
+            pairs = [(name, candidate) for candidate in candidates]
+        else:
+            pairs = [(baseline, name) for baseline in baselines]
+        errors = (f"{100 * row['train_error']:.1f}", percent(row, "test_error"))
+        reductions = (percent(gains.get(pair), "error_reduction") for pair in pairs)
+        table.append((name, f"{row['gradient_evaluations']:,.0f}", *errors, *reductions))
+    few = [f"{name} gain" for name in candidates] if len(candidates) < len(baselines) else None
+    return [("method", "gradients", "train error", "test error", *(few or (f"over {b}" for b in baselines))), *table]
 
 
-def sharpness_rows(results: dict[str, Any], model: str, noise: float) -> list[tuple[str, ...]]:
-    """How sharp each optimizer's minimum is: the mean over seeds, and the range."""
-    table: list[tuple[str, ...]] = []
-    for row in in_setting(results, "summary", model, noise):
-        cells = [(row[key], digits) for key, digits in (("lambda_max", 3), ("lambda_ratio", 3), ("worst_rise", 2))]
+def sharpness_table(results: dict[str, Any], setting: Setting) -> Table:
+    """How sharp each method's minimum is: the mean over seeds, and the range."""
+    columns = {"λ1": ("lambda_max", 3), "λ1 / λ5": ("lambda_ratio", 3), "trace": ("trace", 3)}
+    columns["worst rise"] = ("worst_rise", 2)
+    table: Table = [("method", *columns)]
+    for row in in_setting(results, "summary", setting):
+        cells = [(row[key], digits) for key, digits in columns.values()]
         table.append((row["optimizer"], *(f"{m:.{d}g} ({low:.{d}g}–{high:.{d}g})" for (m, low, high), d in cells)))
     return table
+
+
+def _title(results: dict[str, Any], setting: Setting) -> str:
+    """With the number of images where that differs."""
+    several = len({other.n_train for other in settings(results)}) > 1
+    return f"{setting.title}, {setting.n_train:,} images" if several else setting.title
 
 
 def text_table(results: dict[str, Any]) -> str:
     """The comparison as plain text, for the terminal and the README."""
     blocks = []
-    widths = [max(len(head), 10) + 3 for head in HEADER[1:]]
-    for model, noise in settings(results):
-        table = [HEADER, *rows(results, model, noise)]
-        lines = [noise_title(model, noise)]
-        for name, *cells in table:
-            lines.append(f"  {name:<19}" + "".join(map(str.rjust, cells, widths)))
-        blocks.append("\n".join(lines))
-    for model, noise in settings(results):
-        lines = [f"{noise_title(model, noise)}: sharpness"]
-        for name, *cells in [SHARPNESS, *sharpness_rows(results, model, noise)]:
-            lines.append(f"  {name:<19}" + "".join(f"{cell:>24}" for cell in cells))
-        blocks.append("\n".join(lines))
+    for suffix, make in (("", error_table), (": sharpness", sharpness_table)):
+        for setting in settings(results):
+            table = make(results, setting)
+            widths = [max(map(len, column)) + 3 for column in zip(*table, strict=True)]
+            lines = [f"  {name:<{widths[0]}}" + "".join(map(str.rjust, cells, widths[1:])) for name, *cells in table]
+            blocks.append("\n".join([_title(results, setting) + suffix, *lines]))
     data, config = results["dataset"], results["config"]
     blocks.append(
-        f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, "
-        f"{config['seeds']} seeds, {config['epochs']} epochs. Errors in per cent ± 95 % interval\n"
-        "over seeds and test images; seconds of training in one run. A gain is how many errors\n"
-        "fewer that SAM makes than the row's optimizer, in per cent, paired by seed and image. λ are\n"
-        f"eigenvalues of the Hessian of the training loss on {IMAGES} images, the rise is the largest found\n"
-        f"within rho = {RHO:g}, in nats: mean over seeds (lowest–highest)."
+        f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, {config['seeds']} seeds.\n"
+        "Errors in per cent ± 95 % interval over seeds and test images. A gain is how many errors fewer\n"
+        "one method makes than another, in per cent, paired by seed and image. λ are eigenvalues of the\n"
+        f"Hessian of the training loss on {IMAGES} images, the rise is the largest found within rho = {RHO:g},\n"
+        "in nats: mean over seeds (lowest–highest)."
     )
     if data["synthetic"]:
         blocks.insert(0, WARNING)
@@ -84,47 +90,74 @@ def text_table(results: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def _html_table(header: tuple[str, ...], body: Iterable[tuple[str, ...]]) -> str:
+def html_table(table: Iterable[tuple[str, ...]]) -> str:
+    """A table whose first row is its header."""
+
     def line(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
+    header, *body = table
     return f"<table>{line(header, 'th')}{''.join(line(cells, 'td') for cells in body)}</table>"
 
 
-def _facts(facts: dict[str, Any]) -> str:
-    return _html_table(("", ""), ((key, str(value)) for key, value in facts.items()))
+def facts(about: dict[str, Any]) -> str:
+    """Names and values."""
+    return html_table([("", ""), *((key, str(value)) for key, value in about.items())])
 
 
-def _hyperparameters(results: dict[str, Any]) -> str:
-    seen: dict[tuple[str, ...], None] = {}
+def hyperparameters(results: dict[str, Any]) -> str:
+    """Of every method in every setting."""
+    seen: dict[tuple[str, ...], None] = {("method", "setting", "lr", "weight decay", "L1", "rho", "epochs"): None}
     for run in results["runs"]:
         c = run["config"]
         rho = f"{c['rho']:g}" if c["optimizer"] in FAMILY else "–"
-        setting = noise_title(run["model"], run["noise"])
-        numbers = (f"{c['lr']:g}", f"{c['weight_decay']:g}", rho, str(c["epochs"]))
-        seen[(run["optimizer"], setting, *numbers)] = None  # once, not once a seed
-    return _html_table(("optimizer", "setting", "lr", "weight decay", "rho", "epochs"), seen)
+        numbers = (f"{c['lr']:g}", f"{c['weight_decay']:g}", f"{c['l1']:g}", rho, str(c["epochs"]))
+        seen[(run["optimizer"], _title(results, Setting.of(run)), *numbers)] = None  # once, not once a seed
+    return html_table(seen)
 
 
-def html_report(results: dict[str, Any], pictures: dict[str, bytes]) -> str:
+def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
+    """What an experiment found: its prose, tables and pictures, without the page around them."""
+    parts: dict[str, str] = {}
+    for name, make in (("tables", error_table), ("minima", sharpness_table)):
+        titles = {_title(results, setting): html_table(make(results, setting)) for setting in settings(results)}
+        parts[name] = "".join(f"<h4>{title}</h4>{table}" for title, table in titles.items())
+    parts |= {name: inline(image) for name, image in drawn.items()}
+    parts |= {"images": f"{IMAGES}", "ball": f"{RHO:g}", "recipes": hyperparameters(results)}
+    parts |= {key: html.escape(str(value)) for key, value in results["dataset"].items()}
+    return fill(results["config"]["kind"], parts)
+
+
+def inline(image: bytes) -> str:
+    """A PNG as an address that carries it."""
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def markdown(table: Table) -> str:
+    """A table whose first row is its header, for a README."""
+    header, *rows = ("| " + " | ".join(cells) + " |" for cells in table)
+    return "\n".join((header, "|---" + "|---:" * (len(table[0]) - 1) + "|", *rows))
+
+
+def fill(template: str, parts: dict[str, str]) -> str:
+    """A template with its parts."""
+    text = (TEMPLATES / f"{template}.html").read_text(encoding="utf-8")
+    return Template(text).substitute(parts)
+
+
+def html_report(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
     """One self-contained page: question, tables, pictures, and what it takes to repeat it."""
-    data, config = results["dataset"], results["config"]
-    warning = f'<p class="warning"><strong>{html.escape(WARNING)}</strong></p>'
-    tables = "".join(
-        f"<h3>{noise_title(model, noise)}</h3>{_html_table(HEADER, rows(results, model, noise))}"
-        for model, noise in settings(results)
-    )
-    sharpness = "".join(
-        f"<h3>{noise_title(model, noise)}</h3>{_html_table(SHARPNESS, sharpness_rows(results, model, noise))}"
-        for model, noise in settings(results)
-    )
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    facts = {"images": f"{IMAGES}", "radius": f"{RHO:g}"}
-    facts |= {key: html.escape(str(value)) for key, value in (config | data).items()}
-    parts = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
-    parts |= {"warning": warning if data["synthetic"] else "", "tables": tables, "minima": sharpness}
-    parts |= {"data": _facts(data), "environment": _facts(results["environment"])}
-    return Template(template).substitute(facts, **parts, recipes=_hyperparameters(results))
+    data = results["dataset"]
+    return page(f"Does SAM help on {data['name']}?", section(results, drawn), data, results)
+
+
+def page(title: str, body: str, data: dict[str, Any], results: dict[str, Any]) -> str:
+    """The frame around what was found: a warning where images are synthetic, the data, the command, the machine."""
+    synthetic = results["dataset"]["synthetic"]
+    warning = f'<p class="warning"><strong>{html.escape(WARNING)}</strong></p>' if synthetic else ""
+    parts = {"title": html.escape(title), "warning": warning, "body": body, "data": facts(data)}
+    parts |= {"command": html.escape(results["config"]["command"]), "environment": facts(results["environment"])}
+    return fill("page", parts)
 
 
 def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray) -> Path:
@@ -136,16 +169,14 @@ def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray,
     Raises:
         OSError: the folder can't be written.
     """
-    from minisam_study import plots  # matplotlib takes a while to import
-
-    pictures = {name: plots.png(draw, results) for name, draw in plots.PICTURES.items()}
+    drawn = pictures(results)
     arrays = io.BytesIO()
     np.savez_compressed(arrays, predictions=predictions, y_test=y_test)
     files = {
-        "results.json": json.dumps(results, indent=1, ensure_ascii=False).encode(),
+        "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False).encode(),
         "predictions.npz": arrays.getvalue(),
-        **{f"{name}.png": picture for name, picture in pictures.items()},
-        "report.html": html_report(results, pictures).encode(),
+        **{f"{name}.png": picture for name, picture in drawn.items()},
+        "report.html": html_report(results, drawn).encode(),
     }
     for name, content in files.items():
         with replacing(folder / name) as path:

@@ -4,22 +4,19 @@ Runs of one seed share their initial weights, batches and redrawn labels; compar
 seed and by test image.
 """
 
-import itertools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minisam.data import Dataset
-from minisam_study.config import Config
 from minisam_study.environment import changes
+from minisam_study.experiments import Experiment, Pair, Setting
 from minisam_study.files import Damaged, parse_json, reason
-from minisam_study.recipes import Preset, configs
-from minisam_study.statistics import error_reduction, mean_error
+from minisam_study.statistics import error_reduction, mean_error, ratio
 from minisam_study.sweep import Outcome, run_all
 from minisam_study.train import Diverged
 
@@ -27,53 +24,58 @@ IMAGES = 500  # on which the sharpness of every run is measured
 GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
     "lambda_max": lambda found: found["eigenvalues"][0],
     "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
+    "trace": lambda found: found["trace"],
     "worst_rise": lambda found: found["worst"][-1],
 }
 
 
 def reproduce(
-    preset: Preset, dataset: Dataset, name: str = "custom", runs: Sequence[tuple[str, Config]] = (), **how: Any
+    experiment: Experiment, dataset: Dataset, name: str = "custom", **how: Any
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Run a preset, or what stands in `runs`. Returns what results.json holds, and each run's test predictions.
+    """Run an experiment. Returns what results.json holds, and each run's test predictions.
 
-    The predictions are (runs, test images) uint8, row i that of results["runs"][i]. `how` is `run_all`'s:
+    The predictions are (runs, test images), row i that of results["runs"][i]. `how` is `run_all`'s:
     jobs, executor, folder.
 
     Raises:
         Diverged: a run's loss became NaN or infinite.
         OSError, RuntimeError: what `run_all` raises.
     """
-    dataset = dataset.first(n_train=preset.n_train, n_test=preset.n_test)
-    labels, todo = zip(*(runs or configs(preset)), strict=True)
-    outcomes = run_all(todo, dataset, max(1, preset.epochs // 3), IMAGES, **how)
-    for outcome in outcomes:
+    runs = experiment.runs()
+    dataset = dataset.first(max(run.n_train for run in runs), experiment.n_test)
+    outcomes: dict[int, Outcome] = {}
+    for n_train in dict.fromkeys(run.n_train for run in runs):
+        some = [i for i, run in enumerate(runs) if run.n_train == n_train]
+        configs = [runs[i].config for i in some]
+        found = run_all(configs, dataset.first(n_train), experiment.evaluate_every, IMAGES, **how)
+        outcomes |= dict(zip(some, found, strict=True))
+    for outcome in outcomes.values():
         if outcome.diverged:
             raise Diverged(outcome.diverged)
-    predictions = np.array([outcome.predictions for outcome in outcomes])
-    records = [_record(label, outcome) for label, outcome in zip(labels, outcomes, strict=True)]
+    predictions = np.array([outcomes[i].predictions for i in range(len(runs))])
+    records: list[dict[str, Any]] = []
+    for i, (label, n_train, config) in enumerate(runs):
+        setting = Setting(config.model, config.noise, n_train)
+        records.append(setting._asdict() | {"seed": config.seed, "optimizer": label} | outcomes[i].record)
     machines = [record.pop("environment") for record in records]
     wrong = predictions != dataset.y_test
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    about = {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
-    about |= {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)}
-    config = {"command": command, "preset": name} | asdict(preset)
+    data: dict[str, Any] = {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
+    data |= {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)}
+    asked: dict[str, Any] = {"command": command, "preset": name, "kind": experiment.kind}
+    asked |= {"seeds": len({config.seed for _, _, config in runs}), "evaluate_every": experiment.evaluate_every}
+    asked["pairs"] = [list(pair) for pair in experiment.pairs]
     together = {key: ", ".join(dict.fromkeys(str(machine[key]) for machine in machines)) for key in machines[0]}
-    results = {"dataset": about, "environment": together, "config": config, "runs": records}
-    results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong)}
+    results = {"dataset": data, "environment": together, "config": asked, "runs": records}
+    results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong, experiment.pairs)}
     return results, predictions
-
-
-def _record(label: str, outcome: Outcome) -> dict[str, Any]:
-    config = outcome.record["config"]
-    return {key: config[key] for key in ("model", "noise", "seed")} | {"optimizer": label} | outcome.record
 
 
 class Repeat(NamedTuple):
     """What a results.json asks for, to be done once more."""
 
     before: dict[str, Any]
-    preset: Preset
-    runs: list[tuple[str, Config]]
+    experiment: Experiment
 
     @classmethod
     def of(cls, path: Path) -> "Repeat":
@@ -85,15 +87,12 @@ class Repeat(NamedTuple):
         """
         try:
             before = parse_json(path.read_bytes())
-            preset = Preset.of(before["config"])
-            runs = [(str(run["optimizer"]), Config.of(run["config"])) for run in before["runs"]]
+            experiment = Experiment.of(before)
             for run in before["runs"]:
                 _timeless(run)
-            if not runs or any(type(before["dataset"][key]) is not str for key in ("name", "checksum")):
-                raise ValueError("no runs" if not runs else "no data set")
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{path} is not a results.json, or it is damaged ({reason(error)})") from error
-        return cls(before, preset, runs)
+        return cls(before, experiment)
 
     def require_same_images(self, dataset: Dataset) -> None:
         """Raise ValueError unless these are the images that the results were found on."""
@@ -120,42 +119,50 @@ def _timeless(record: dict[str, Any]) -> dict[str, Any]:
     return numbers | {f"geometry's {key}": value for key, value in (record["geometry"] or {}).items()}
 
 
-def _groups(records: list[dict[str, Any]]) -> dict[tuple[str, float, str], list[int]]:
-    """Indices of the runs, by seed, of each (model, noise, optimizer)."""
-    groups: dict[tuple[str, float, str], list[int]] = {}
+def _groups(records: list[dict[str, Any]]) -> dict[Setting, dict[str, list[int]]]:
+    """Indices of the runs, by seed, of each optimizer in each setting."""
+    groups: dict[Setting, dict[str, list[int]]] = {}
     for i, record in enumerate(records):
-        groups.setdefault((record["model"], record["noise"], record["optimizer"]), []).append(i)
+        groups.setdefault(Setting.of(record), {}).setdefault(record["optimizer"], []).append(i)
     return groups
 
 
 def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str, Any]]:
-    """Mean test error with its interval for every (model, noise, optimizer).
+    """Mean test error with its interval for every optimizer in every setting.
 
     wrong is (runs, test images), true where a run misclassified an image.
     """
     summary = []
-    for (model, noise, optimizer), runs in _groups(records).items():
-        row = {"model": model, "noise": noise, "optimizer": optimizer, "seeds": len(runs)}
-        for key in ("train_error", "gradient_evaluations", "seconds"):
-            row[key] = float(np.mean([records[i][key] for i in runs]))
-        row["test_error"], row["ci_low"], row["ci_high"] = mean_error(wrong[runs])
-        for key, number in GEOMETRY.items():
-            found = [number(records[i]["geometry"]) for i in runs]
-            row[key] = [float(np.mean(found)), min(found), max(found)]
-        summary.append(row)
+    for setting, optimizers in _groups(records).items():
+        for optimizer, runs in optimizers.items():
+            row = setting._asdict() | {"optimizer": optimizer, "seeds": len(runs)}
+            for key in ("train_error", "gradient_evaluations"):
+                row[key] = float(np.mean([records[i][key] for i in runs]))
+            row["test_error"], row["ci_low"], row["ci_high"] = mean_error(wrong[runs])
+            for key, number in GEOMETRY.items():
+                found = [number(records[i]["geometry"]) for i in runs]
+                row[key] = [float(np.mean(found)), min(found), max(found)]
+            summary.append(row)
     return summary
 
 
-def compare(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str, Any]]:
-    """The relative error reduction of every SAM against every other optimizer, paired."""
+def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """For each (baseline, candidate) in each setting, paired by seed and test image: how much better, how much flatter.
+
+    The relative error reduction, and for each of GEOMETRY how many times smaller it is.
+    """
     comparisons = []
-    for (key, sam), (other, base) in itertools.permutations(_groups(records).items(), 2):
-        (model, noise, candidate), baseline = key, other[2]
-        if other[:2] != (model, noise) or not candidate.startswith("SAM") or baseline.startswith("SAM"):
-            continue
-        row = {"model": model, "noise": noise, "baseline": baseline, "candidate": candidate}
-        costs = {records[i]["gradient_evaluations"] for i in (base[0], sam[0])}
-        row["matched"] = "gradients" if len(costs) == 1 else "epochs"
-        row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[sam])
-        comparisons.append(row)
+    for setting, optimizers in _groups(records).items():
+        for baseline, candidate in pairs:
+            if baseline not in optimizers or candidate not in optimizers:
+                continue
+            base, new = optimizers[baseline], optimizers[candidate]
+            row = setting._asdict() | {"baseline": baseline, "candidate": candidate}
+            costs = {records[i]["gradient_evaluations"] for i in (base[0], new[0])}
+            row["matched"] = "gradients" if len(costs) == 1 else "epochs"
+            row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[new])
+            for key, number in GEOMETRY.items():
+                old, now = (np.array([number(records[i]["geometry"]) for i in runs]) for runs in (base, new))
+                row[key] = list(ratio(old, now)) if min(old.min(), now.min()) > 0 else None
+            comparisons.append(row)
     return comparisons

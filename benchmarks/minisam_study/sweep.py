@@ -38,7 +38,7 @@ from minisam_study.train import Diverged, Prepared, network, train
 
 Array = np.ndarray
 RHO = 0.05  # the radius within which sharpness is measured
-EFFORT: dict[str, Any] = {"samples": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
+EFFORT: dict[str, Any] = {"samples": 5, "slices": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
 SAVES = 5  # checkpoints a run
 
 
@@ -110,7 +110,7 @@ def work(
     config, checkpoints = task.config, None
     if folder is not None:
         checkpoints = Checkpoints(folder / f"{task.name}.npz", every=max(1, config.epochs // SAVES))
-    record: dict[str, Any] = {"config": asdict(config), "environment": environment()}
+    record: dict[str, Any] = {"config": config.record(), "environment": environment()}
     try:
         run = train(config, data, task.evaluate_every, progress, checkpoints=checkpoints)
     except Diverged as failure:

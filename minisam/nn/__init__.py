@@ -8,7 +8,7 @@ from minisam.nn.env import Arena, Env
 from minisam.nn.layer import Layer
 from minisam.nn.layers import Flatten, Linear, ReLU, Tanh
 from minisam.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
-from minisam.nn.models import build, cnn, mlp, resnet8, vgg
+from minisam.nn.models import build, cnn, cnn_bn, mlp, resnet8, vgg
 from minisam.nn.network import Sequential
 from minisam.nn.normalisation import BatchNorm
 from minisam.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
@@ -16,5 +16,5 @@ from minisam.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 __all__ = [
     "Arena", "AvgPool2d", "BatchLoss", "BatchNorm", "Chain", "Conv2d", "Dropout", "Env", "Flatten", "GlobalAvgPool2d",
     "Layer", "Linear", "MaxPool2d", "MeanSquaredError", "ReLU", "Residual", "Sequential", "SoftmaxCrossEntropy",
-    "Tanh", "build", "cnn", "mlp", "resnet8", "vgg",
+    "Tanh", "build", "cnn", "cnn_bn", "mlp", "resnet8", "vgg",
 ]  # fmt: skip

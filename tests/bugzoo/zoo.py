@@ -197,8 +197,8 @@ class DecaysTwice(SAM):
 class RestoresBySubtraction(SAM):
     """w comes back as (w + ε̂) - ε̂.
 
-    That is w up to rounding: the weights drift a little at every step, even at a learning rate of
-    0, and rho → 0 does not give the base bit for bit.
+    That is w up to rounding: the weights drift as ε̂ changes from step to step, even at a learning
+    rate of 0, and a tiny rho does not give the base bit for bit.
 
     In the wild: the first versions of davda54/sam, which now keeps a copy of w;
     moskomule/sam.pytorch and Keras 2.

@@ -1,0 +1,229 @@
+"""What `minisam reproduce` can compare, by name."""
+
+import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
+
+from minisam.checks import Checked, Count, Natural, require
+from minisam_study.config import Config
+from minisam_study.recipes import (
+    BASELINES,
+    BIG_BATCH,
+    BUDGETS,
+    CIFAR100,
+    CNN,
+    CNN_BN,
+    FULL_BATCH,
+    M_SHARPNESS,
+    MAIN,
+    MATCHED,
+    MLP,
+    RECIPES,
+    SAM,
+    SIZES,
+    VARIANTS,
+    Problem,
+    noisy,
+)
+
+Pair = tuple[str, str]
+KINDS = ("methods", "rho", "ingredients", "size", "budget")  # how the report shows an experiment
+
+
+class Setting(NamedTuple):
+    """A problem, as tables and panels tell one from another."""
+
+    model: str
+    noise: float
+    n_train: int
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Setting":
+        """That of a run, of a summary's row or of a comparison."""
+        return cls(row["model"], row["noise"], row["n_train"])
+
+    @property
+    def title(self) -> str:
+        """How tables and panels call it.
+
+        >>> Setting("mlp", 0.4, 4000).title
+        'MLP, 40 % of training labels redrawn'
+        """
+        return f"{self.model.upper()}, {self.labels}"
+
+    @property
+    def labels(self) -> str:
+        """What was done to the training labels."""
+        return f"{100 * self.noise:.0f} % of training labels redrawn" if self.noise else "clean labels"
+
+
+class Arm(NamedTuple):
+    """One method on one problem, to be run with a few seeds from that of its config on."""
+
+    label: str
+    n_train: int
+    config: Config
+
+
+@dataclass(frozen=True)
+class Experiment(Checked):
+    """Methods to compare.
+
+    Runs of one seed share initial weights, batches and redrawn labels. `pairs` are (baseline, candidate) labels, to
+    be compared wherever both ran on the same problem.
+
+    Raises:
+        ValueError: an unknown kind, a number out of its range.
+    """
+
+    kind: str  # of KINDS
+    arms: tuple[Arm, ...]
+    pairs: tuple[Pair, ...]
+    dataset: str | None = None  # None: whichever the user has
+    seeds: Count = 5
+    n_test: Count | None = None  # the first test images; None: all of them
+    evaluate_every: Natural = 0  # epochs between looks at the test images, for a curve
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind {reprlib.repr(self.kind)}, expected one of {', '.join(KINDS)}")
+
+    def runs(self) -> list[Arm]:
+        """An arm for each seed."""
+        return [
+            arm._replace(config=replace(arm.config, seed=arm.config.seed + seed))
+            for arm in self.arms
+            for seed in range(self.seeds)
+        ]
+
+    @classmethod
+    def of(cls, results: dict[str, Any]) -> "Experiment":
+        """That which has the runs of a results.json, seed by seed.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        about, arms = results["config"], []
+        for run in results["runs"]:
+            require("n_train", run["n_train"], Count)
+            arms.append(Arm(str(run["optimizer"]), run["n_train"], Config.of(run["config"])))
+        if not arms or any(type(results["dataset"][key]) is not str for key in ("name", "checksum")):
+            raise ValueError("no data set" if arms else "no runs")
+        pairs = tuple((str(baseline), str(candidate)) for baseline, candidate in about["pairs"])
+        how = {"n_test": results["dataset"]["n_test"], "evaluate_every": about["evaluate_every"]}
+        return cls(str(about["kind"]), tuple(arms), pairs, results["dataset"]["name"], seeds=1, **how)
+
+
+def arms(problems: Iterable[Problem], labels: Iterable[str]) -> tuple[Arm, ...]:
+    """Every method on every problem, each with its recipe."""
+    return tuple(Arm(label, one.n_train, one.config(label)) for one, label in product(problems, labels))
+
+
+def methods(made: tuple[Arm, ...], epochs: int, **how: Any) -> Experiment:
+    """SAM and its baselines."""
+    pairs = tuple(product(BASELINES, [label for label in MAIN if label not in BASELINES]))
+    return Experiment("methods", made, pairs, evaluate_every=max(1, epochs // 3), **how)
+
+
+def optimizers(*problems: Problem, **how: Any) -> Experiment:
+    """The main comparison."""
+    return methods(arms(problems, MAIN), problems[0].epochs, **how)
+
+
+def smoke(n_train: int = 1000, epochs: int = 4, **how: Any) -> Experiment:
+    """The main comparison on fewer images, with the recipes of all of them."""
+    made = []
+    for whole, label in product((MLP, noisy(MLP)), MAIN):
+        small = replace(whole, n_train=n_train, epochs=epochs)
+        made.append(Arm(label, n_train, small.config(label, numbers=RECIPES[whole.name][label])))
+    return methods(tuple(made), epochs, **how)
+
+
+def rho() -> Experiment:
+    """Test error against rho, into the collapse; rho = 0 is Momentum with SAM's other numbers."""
+    radii = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+    made = []
+    for problem, radius in product((MLP, noisy(MLP)), radii):
+        config = replace(problem.config(SAM), rho=radius)
+        made.append(Arm(f"rho = {radius:g}", problem.n_train, config))
+    baselines = arms((MLP, noisy(MLP)), (MATCHED,))
+    return Experiment("rho", (*baselines, *made), tuple((MATCHED, f"rho = {radius:g}") for radius in radii))
+
+
+def ingredients() -> Experiment:
+    """What makes SAM work: one thing changed at a time."""
+    problems = (MLP, noisy(MLP))
+    first, *others = VARIANTS
+    penalties = ("Momentum", MATCHED, "L1 penalty", "L1 penalty, 2× epochs")
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
+        "random direction, SAM's length": (first, {"optimizer": "random-sam"}),
+        "SAM, no weight decay": (first, {"weight_decay": 0.0}),
+        "Momentum, no weight decay": ("Momentum", {"weight_decay": 0.0}),
+    }
+    made = list(arms(problems, (*VARIANTS, *penalties)))
+    for one, (label, (like, change)) in product(problems, changes.items()):
+        made.append(Arm(label, one.n_train, replace(one.config(like), **change)))
+    pairs = [(first, label) for label in (*others, *penalties, *changes)]
+    return Experiment("ingredients", tuple(made), tuple(pairs))
+
+
+def m_sharpness() -> Experiment:
+    """How many images climb together."""
+    problems = (BIG_BATCH, noisy(BIG_BATCH))
+    whole = "m = batch"
+    pairs = [(whole, label) for label in M_SHARPNESS if label != whole] + [(MATCHED, label) for label in M_SHARPNESS]
+    return Experiment("ingredients", arms(problems, (MATCHED, *M_SHARPNESS)), tuple(pairs))
+
+
+def full_batch() -> Experiment:
+    """Without the noise of minibatches."""
+    problems = (FULL_BATCH, noisy(FULL_BATCH))
+    pairs = ((MATCHED, SAM), ("Momentum", SAM))
+    return Experiment("ingredients", arms(problems, ("Momentum", MATCHED, SAM)), pairs)
+
+
+def size() -> Experiment:
+    """Where SAM starts to pay, by the number of training images."""
+    problems = [problem for one in SIZES for problem in (one, noisy(one))]
+    return Experiment("size", arms(problems, ("Momentum", MATCHED, SAM)), ((MATCHED, SAM), ("Momentum", SAM)))
+
+
+def budget() -> Experiment:
+    """How long the CNN without normalisation has to be trained before SAM pays."""
+    last = BUDGETS[-1]
+    made = [Arm(f"Momentum, {2 * last.epochs} epochs", last.n_train, last.config(MATCHED))]
+    pairs: list[Pair] = []
+    for problem in BUDGETS:
+        made += [
+            Arm(f"{label}, {problem.epochs} epochs", problem.n_train, problem.config(label))
+            for label in ("Momentum", SAM)
+        ]
+        candidate = f"{SAM}, {problem.epochs} epochs"
+        pairs += [(f"Momentum, {passes * problem.epochs} epochs", candidate) for passes in (2, 1)]
+    return Experiment("budget", tuple(made), tuple(pairs))
+
+
+def both(dataset: str) -> tuple[Problem, Problem]:
+    """Clean and noisy."""
+    return CIFAR100[dataset], noisy(CIFAR100[dataset])
+
+
+PRESETS: dict[str, Callable[[], Experiment]] = {
+    "smoke": lambda: smoke(seeds=2, n_test=2000),
+    "quick": lambda: optimizers(MLP, noisy(MLP), seeds=3),
+    "optimizers-mlp": lambda: optimizers(*(noisy(MLP, noise) for noise in (0.0, 0.2, 0.4, 0.6))),
+    "optimizers-cnn": lambda: optimizers(CNN, noisy(CNN)),
+    "optimizers-cnn-bn": lambda: optimizers(CNN_BN, noisy(CNN_BN)),
+    "rho": rho,
+    "ingredients": ingredients,
+    "size": size,
+    "budget": budget,
+    "m-sharpness": m_sharpness,
+    "full-batch": full_batch,
+    "cifar100": lambda: optimizers(*both("cifar100"), dataset="cifar100"),
+    "cifar100-coarse": lambda: optimizers(*both("cifar100-coarse"), dataset="cifar100-coarse"),
+}
+FULL = tuple(name for name in PRESETS if name not in ("smoke", "quick"))  # the parts of the study

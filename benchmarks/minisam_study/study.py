@@ -1,0 +1,226 @@
+"""The whole study as one page: the claims of the papers, what was found here, and the parts it was found in."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from minisam_study.experiments import Setting
+from minisam_study.files import replacing
+from minisam_study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
+from minisam_study.recipes import MAIN, MATCHED, SAM, VARIANTS
+from minisam_study.report import Table, fill, html_table, inline, page, percent, section
+from minisam_study.statistics import Interval, rank_correlation
+
+Results = dict[str, dict[str, Any]]  # of every part, by name
+BALL = next(iter(VARIANTS))
+HEADER = ("claim", "the paper's numbers", "here", "found", "verdict")
+MARGIN = 0.02  # a difference of fewer errors than this share counts as none
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of `candidate` beside `baseline`, and the settings in which this was looked at."""
+
+    text: str
+    paper: str
+    part: str  # a pattern of names
+    baseline: str
+    candidate: str
+    noise: Sequence[float] = (0.0, 0.4)
+    measure: str = "error_reduction"
+    expected: str = "better"  # or: worse, no better, no worse
+
+    def rows(self, found: Results) -> Iterator[tuple[str, ...]]:
+        """A row of the table for each setting, with its verdict."""
+        pair = self.baseline, self.candidate
+        for name, results in found.items():
+            for row in results["comparisons"] if fnmatch(name, self.part) else ():
+                if (row["baseline"], row["candidate"]) != pair or row["noise"] not in self.noise:
+                    continue
+                interval, where = self._interval(row), f"{name}: {Setting.of(row).title}"
+                yield self.text, self.paper, where, self._text(interval), self.verdict(interval)
+
+    def _interval(self, row: dict[str, Any]) -> Interval:
+        if self.measure == "error_reduction":
+            return Interval(row["error_reduction"], row["ci_low"], row["ci_high"])
+        return Interval(*row[self.measure])
+
+    def _text(self, interval: Interval) -> str:
+        if self.measure == "error_reduction":
+            estimate, low, high = (100 * (value or 0.0) for value in interval)
+            return f"{estimate:+.1f} % errors fewer ({low:+.1f} to {high:+.1f})"
+        return f"{interval.estimate:.2f} times lower ({interval.low:.2f} to {interval.high:.2f})"
+
+    def verdict(self, interval: Interval) -> str:
+        """What the interval says: "agrees", "disagrees" or "undecided"."""
+        if interval.low is None or interval.high is None:
+            return "undecided"
+        even = 0.0 if self.measure == "error_reduction" else 1.0
+        better, worse = interval.low > even, interval.high < even
+        holds, fails = {
+            "better": (better, worse),
+            "worse": (worse, better),
+            "no better": (not better and interval.high < even + MARGIN, better),
+            "no worse": (not worse and interval.low > even - MARGIN, worse),
+        }[self.expected]
+        return "agrees" if holds else "disagrees" if fails else "undecided"
+
+
+MAINS = "optimizers-*"
+FORET = "Foret et al. 2021"
+CLAIMS = (
+    Claim(f"SAM makes fewer errors than Momentum with as many gradients, clean labels ({FORET}, table 1)",
+          "WRN-28-10: 3.5 → 2.7 % (23 % fewer) on CIFAR-10, 18.8 → 16.5 % (12 % fewer) on CIFAR-100",
+          MAINS, MATCHED, SAM, noise=(0.0,)),
+    Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.0,)),
+    Claim(f"SAM is robust to label noise: fewer errors with as many gradients ({FORET}, table 4)",
+          "ResNet-32, accuracy at 20/40/60/80 % noise: SGD 84.8/68.8/48.2/26.2, SAM 95.1/93.4/90.5/77.9",
+          MAINS, MATCHED, SAM, noise=(0.2, 0.4, 0.6)),
+    Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.2, 0.4, 0.6)),
+    Claim("The same on CIFAR-100, as many gradients", "", "cifar100*", MATCHED, SAM),
+    Claim(f"SAM ends in flatter minima: λ1 ({FORET}, figure 3)", "24.2 with SGD, 1.0 with SAM",
+          MAINS, MATCHED, SAM, measure="lambda_max"),
+    Claim("… the loss rises less within a ball around them", "", MAINS, MATCHED, SAM, measure="worst_rise"),
+    Claim(f"p = 2 is better than p = ∞ ({FORET}, appendix)", "", "ingredients", BALL, "p = ∞", expected="no better"),
+    Claim("… than p = 1", "", "ingredients", BALL, "p = 1", expected="no better"),
+    Claim("… than a random direction of the same length", "", "ingredients", BALL, "random direction, SAM's length",
+          expected="no better"),
+    Claim("… than a random direction of its own best length", "", "ingredients", BALL, "random direction",
+          expected="no better"),
+    *(Claim(f"{k} ascent steps are no better than one ({FORET}, appendix)",
+            "error 2.77, 2.76, 2.73, 2.77 % with 1, 2, 3, 5 steps", "ingredients", BALL, f"{k} ascent steps",
+            expected="no better") for k in (2, 3, 5)),
+    Claim(f"The second-order term can be dropped ({FORET}, appendix)", "", "ingredients", BALL,
+          "with second-order term", expected="no better"),
+    *(Claim(f"Fewer images climbing together is better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
+            "m = batch", f"m = {m}") for m in (1, 4, 16, 64)),
+    Claim("With all images in one batch SAM gains nothing (Andriushchenko and Flammarion 2022)", "figure only",
+          "full-batch", MATCHED, SAM, expected="no better"),
+    Claim("SAM in the last half of training only is no worse (Andriushchenko and Flammarion 2022)", "figure only",
+          "ingredients", BALL, "last half only", expected="no worse"),
+    Claim("… in the last quarter only", "", "ingredients", BALL, "last quarter only", expected="no worse"),
+    Claim("SAM is not just regularisation: the best L1 penalty is worse", "", "ingredients", BALL,
+          "L1 penalty, 2× epochs", expected="worse"),
+    Claim("… the best L2 penalty (weight decay) is worse", "", "ingredients", BALL, MATCHED, expected="worse"),
+)  # fmt: skip
+
+
+def claims_table(found: Results) -> Table:
+    """Every claim in every setting."""
+    return [HEADER, *(row for claim in CLAIMS for row in claim.rows(found))]
+
+
+def flatness_table(found: Results) -> Table:
+    """Rank correlation of test error with λ1 and with the worst rise, within methods and across them."""
+    table: Table = [("setting", "sharpness", "within methods", "across methods")]
+    for name, results in found.items():
+        if results["config"]["kind"] != "methods":
+            continue
+        for setting in settings(results):
+            runs = [run for run in results["runs"] if Setting.of(run) == setting]
+            seeds = np.array([run["seed"] for run in runs])
+            labels = np.array([run["optimizer"] for run in runs])
+            errors = np.array([run["test_error"] for run in runs])
+            for what, key in (("λ1", "eigenvalues"), ("λ1 / λ5", "ratio"), ("worst rise", "worst"), ("trace", "trace")):
+                x = np.array([_sharpness(run["geometry"], key) for run in runs])
+                rng = np.random.default_rng(0)
+                inside = rank_correlation(_centred(x, labels), _centred(errors, labels), seeds, rng)
+                across = rank_correlation(x, errors, seeds, rng)
+                table.append((f"{name}: {setting.title}", what, *(map(_correlation, (inside, across)))))
+    return table
+
+
+def _sharpness(geometry: dict[str, Any], key: str) -> float:
+    if key == "ratio":
+        return geometry["eigenvalues"][0] / geometry["eigenvalues"][4]
+    return geometry[key] if key == "trace" else geometry[key][0 if key == "eigenvalues" else -1]
+
+
+def _centred(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """x less its group's mean rank: what differs between the runs of one method."""
+    means = {group: x[groups == group].mean() for group in np.unique(groups)}
+    scale = {group: x[groups == group].std() or 1.0 for group in np.unique(groups)}
+    return np.array([(value - means[group]) / scale[group] for value, group in zip(x, groups, strict=True)])
+
+
+def _correlation(interval: Interval) -> str:
+    if interval.low is None:
+        return "–"
+    return f"{interval.estimate:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+
+
+def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
+    """Title, setting and results of whatever compares SAM with its baselines."""
+    for results in found.values():
+        if results["config"]["kind"] == "methods":
+            dataset = results["dataset"]["name"]
+            for setting in settings(results):
+                yield ("" if dataset == "cifar10" else f"{dataset}: ") + setting.title, setting, results
+
+
+def main_table(found: Results) -> Table:
+    """Test errors of all methods, and how many fewer SAM makes than Momentum with as many gradients."""
+    table: Table = [("test error, %", *MAIN, "SAM's gain, %")]
+    for title, setting, results in _main_parts(found):
+        rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
+        errors = (percent(rows[method], "test_error") for method in MAIN)
+        table.append((title, *errors, percent(_gain(results, setting, MATCHED), "error_reduction")))
+    return table
+
+
+def _gain(results: dict[str, Any], setting: Setting, baseline: str) -> dict[str, Any]:
+    """SAM(Momentum) beside a baseline."""
+    pair = {"baseline": baseline, "candidate": SAM}
+    return next(row for row in in_setting(results, "comparisons", setting) if row.items() >= pair.items())
+
+
+def overview(found: Results) -> Figure:
+    """Errors fewer with SAM, and how many times flatter it ends, in every setting of the main comparison."""
+    parts = list(_main_parts(found))[::-1]
+    figure = Figure(figsize=(10.4, 1.4 + 0.42 * len(parts)), layout="constrained")
+    gain, flatter = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for y, (_, setting, results) in enumerate(parts):
+        for baseline, shift in ((MATCHED, 0.14), ("Momentum", -0.14)):
+            row, colour = _gain(results, setting, baseline), STYLES[baseline][0]
+            for ax, values, scale in (
+                (gain, [row[key] for key in ("error_reduction", "ci_low", "ci_high")], 100),
+                (flatter, row["lambda_max"], 1),
+            ):
+                estimate, *ends = scale * np.array(values, float)
+                ax.plot(ends, [y + shift] * 2, color=colour, lw=2)
+                ax.plot(estimate, y + shift, "o", color=colour, ms=6, label=None if y else f"than {baseline}")
+    for ax, even in ((gain, 0), (flatter, 1)):
+        ax.axvline(even, color="0.4", lw=1)
+        ax.grid(axis="x", alpha=0.3)
+    gain.set_yticks(range(len(parts)), [title for title, *_ in parts])
+    gain.set_xlabel("errors fewer with SAM(Momentum), % (right is better)")
+    flatter.set(xlabel="λ1 lower with SAM(Momentum), times", xscale="log")
+    plain_ticks(flatter)
+    figure.legend(*gain.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def write_study(folder: Path, found: Results) -> Path:
+    """Write report.html of the whole study, self-contained, and its overview.png; returns the report's path."""
+    sections: list[str] = []
+    synthetic = any(results["dataset"]["synthetic"] for results in found.values())
+    picture = png(overview, found, synthetic)
+    for name, results in found.items():
+        sections.append(f'<h2 id="{name}">Part {len(sections) + 1}: {name}</h2>{section(results, pictures(results))}')
+    number = sum(len(results["comparisons"]) for results in found.values())
+    parts = {"claims": html_table(claims_table(found)), "flatness": html_table(flatness_table(found))}
+    parts |= {"sections": "".join(sections), "comparisons": f"{number:,}", "methods": ", ".join(MAIN)}
+    parts |= {"runs": f"{sum(len(results['runs']) for results in found.values()):,}"}
+    parts |= {"overview": inline(picture), "main": html_table(main_table(found)), "margin": f"{100 * MARGIN:g}"}
+    data = {name: f"{r['dataset']['name']}, {r['dataset']['checksum']}" for name, r in found.items()}
+    title, body = "What SAM gains on small CIFAR subsets", fill("study", parts)
+    with replacing(folder / "overview.png") as path:
+        path.write_bytes(picture)
+    with replacing(folder / "report.html") as path:
+        path.write_text(page(title, body, data, next(iter(found.values()))), encoding="utf-8")
+    return folder / "report.html"

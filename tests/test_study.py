@@ -1,0 +1,88 @@
+"""The page of the whole study: every claim has its evidence, and the verdict is what the interval says."""
+
+import re
+from fnmatch import fnmatch
+
+import numpy as np
+import pytest
+from minisam_study import synthetic
+from minisam_study.experiments import FULL, PRESETS, smoke
+from minisam_study.plots import PICTURES
+from minisam_study.reproduce import reproduce
+from minisam_study.statistics import Interval
+from minisam_study.study import CLAIMS, Claim, claims_table, flatness_table, write_study
+
+
+@pytest.fixture(scope="module")
+def found():
+    results, _ = reproduce(smoke(n_train=64, epochs=2, seeds=2, n_test=40), synthetic(100, 50))
+    return {"optimizers-mlp": results}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.candidate} vs {claim.baseline}, {claim.measure}")
+def test_every_claim_is_looked_at_somewhere(claim):
+    parts = [PRESETS[name]() for name in FULL if fnmatch(name, claim.part)]
+    assert any((claim.baseline, claim.candidate) in part.pairs for part in parts)
+    assert set(claim.noise) <= {arm.config.noise for part in parts for arm in part.arms}
+
+
+@pytest.mark.parametrize(
+    ("expected", "verdicts"),
+    [
+        ("better", ("agrees", "undecided", "disagrees")),
+        ("worse", ("disagrees", "undecided", "agrees")),
+        ("no better", ("disagrees", "undecided", "agrees")),
+        ("no worse", ("agrees", "undecided", "disagrees")),
+    ],
+)
+def test_the_verdict_is_what_the_interval_says(expected, verdicts):
+    above, across, below = Interval(0.2, 0.1, 0.3), Interval(0.2, -0.1, 0.5), Interval(-0.2, -0.3, -0.1)
+    claim = Claim("", "", "part", "old", "new", expected=expected)
+    assert tuple(map(claim.verdict, (above, across, below))) == verdicts
+    times = Claim("", "", "part", "old", "new", measure="lambda_max", expected=expected)
+    intervals = [Interval(*(2.0**value for value in one)) for one in (above, across, below)]  # even is 1
+    assert tuple(map(times.verdict, intervals)) == verdicts
+    assert claim.verdict(Interval(0.2, None, None)) == "undecided"
+    small = Interval(0.0, -0.01, 0.01)  # as good as nothing
+    assert claim.verdict(small) == ("agrees" if expected.startswith("no") else "undecided")
+
+
+def test_the_table_has_a_row_for_each_setting_and_no_other(found):
+    header, *rows = claims_table(found)
+    assert len(header) == 5
+    mains = [claim for claim in CLAIMS if fnmatch("optimizers-mlp", claim.part)]
+    settings = {0.0, 0.4}
+    assert len(rows) == sum(len(settings & set(claim.noise)) for claim in mains)
+    (row,) = [r for r in rows if r[0] == mains[0].text]
+    assert re.fullmatch(r"[+-]\d+\.\d % errors fewer \([+-]\d+\.\d to [+-]\d+\.\d\)", row[3])
+    flatter = [r for r in rows if "λ1" in r[0]]
+    assert all(re.fullmatch(r"\d+\.\d\d times lower \(\d+\.\d\d to \d+\.\d\d\)", r[3]) for r in flatter)
+
+
+def test_flatness_is_correlated_within_methods_and_across_them():
+    """Within each method the flatter run is the worse one, and the sharper method is the worse one."""
+    runs = []
+    for method, (sharp, error) in {"a": (1.0, 0.1), "b": (100.0, 0.5)}.items():
+        for seed in range(5):
+            values = np.full(5, sharp * (1 + 0.01 * seed))
+            geometry = {"eigenvalues": values.tolist(), "worst": [sharp - 0.01 * seed], "trace": sharp}
+            run = {"model": "mlp", "noise": 0.0, "n_train": 9, "optimizer": method, "seed": seed, "geometry": geometry}
+            runs.append(run | {"test_error": error - 0.01 * seed})
+    summary = [{"model": "mlp", "noise": 0.0, "n_train": 9}]
+    header, *rows = flatness_table({"p": {"config": {"kind": "methods"}, "runs": runs, "summary": summary}})
+    cells = {row[1]: row[2:] for row in rows}
+    assert header[2:] == ("within methods", "across methods")
+    assert float(cells["λ1"][0].split()[0]) < -0.9  # not -1: the methods' values tie, up to rounding
+    assert float(cells["worst rise"][0].split()[0]) > 0.9
+    assert float(cells["λ1"][1].split()[0]) > 0.3
+    assert cells["trace"][0] == "–"  # nothing differs
+
+
+def test_the_page_is_whole_and_self_contained(tmp_path, found):
+    page = write_study(tmp_path, found).read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1 + len(PICTURES["methods"])
+    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "SYNTHETIC" in page
+    assert "Part 1: optimizers-mlp" in page
+    assert "$" not in re.sub(r"base64,[^\"]*", "", page)

@@ -1,0 +1,48 @@
+"""Tuning: equal effort for all, the recipes are what it chose, and no test image plays a part."""
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from minisam_study import synthetic
+from minisam_study.recipes import MAIN, RECIPES, Problem
+
+
+@pytest.fixture
+def tune(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("tune")
+
+
+def test_the_recipes_are_those_that_tuning_chose(tune):
+    assert tune.winners(tune.stored()) == RECIPES
+    for searches in tune.SEARCHES.values():
+        for search in searches:
+            compared = [label for label in search.grids if search.start or label in MAIN]
+            assert len({len(list(tune.points(search.grids[label]))) for label in compared}) == 1
+
+
+def test_the_best_point_is_that_with_the_lowest_error_among_those_judged_most_often(tune):
+    rows = [
+        {"problem": "p", "method": "m", "numbers": {"lr": lr}, "errors": errors}
+        for lr, errors in ((1, [0.1]), (2, [0.3, 0.2]), (3, [0.2, 0.25]), (4, [0.1, None]))
+    ]
+    assert tune.winners(rows) == {"p": {"m": {"lr": 3}}}  # a point that diverged counts as all wrong
+    assert [row["numbers"]["lr"] for row in tune.best(rows)] == [3, 2, 4, 1]
+
+
+def test_finalists_are_judged_on_splits_of_their_own(tune, monkeypatch):
+    """The grid with the first seed, its three best with two more; never on a test image."""
+    seen = []
+
+    def errors(configs, dataset, **how):
+        seen.append(([config.lr for config in configs], [config.seed for config in configs], len(dataset.y_test)))
+        return [SimpleNamespace(record={"test_error": config.lr}) for config in configs]
+
+    monkeypatch.setattr(tune, "run_all", errors)
+    monkeypatch.setattr(tune, "load", lambda *_: synthetic(100, 50))
+    problem = Problem(n_train=100)
+    rows = tune.tune(tune.Search((problem,), {"Momentum": {"lr": (0.5, 0.2, 0.4, 0.3)}}, (7,)), [], None)
+    assert seen == [([0.5, 0.2, 0.4, 0.3], [7] * 4, 25), *(([0.2, 0.3, 0.4], [s] * 3, 25) for s in (1002, 1003))]
+    assert tune.winners(rows) == {problem.name: {"Momentum": {"lr": 0.2}}}

@@ -1,0 +1,169 @@
+"""The key equations of the lessons, evaluated as they are written, and what the library computes."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisam import GD, SAM, Adam, BatchLoss, Conv2d, ExactSAM, Linear, Momentum, ReLU, Sequential
+from minisam.analysis import Bowl
+from minisam.analysis.toy import TwoMinima
+from minisam.nn import Env, SoftmaxCrossEntropy
+from minisam.nn.linearized import Linearized
+
+LESSONS = sorted((Path(__file__).parents[1] / "tutorials").glob("[0-9][0-9]_*.py"))
+
+
+def equation(lesson: int, *texts: str) -> None:
+    """Insist that the lesson has it: who changes the one has to look at the other."""
+    source = LESSONS[lesson - 1].read_text(encoding="utf-8")
+    for text in texts:
+        assert text in source
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def objective(rng):
+    """The loss of a small network, in float64, with no kink of its ReLUs nearby."""
+    net = Sequential([Linear(6, 9), ReLU(), Linear(9, 4)], input_shape=(6,))
+    x, y = rng.standard_normal((8, 6)), rng.integers(0, 4, 8)
+    return net, x, y, BatchLoss(net, x, y), net.init(rng, np.float64)
+
+
+def test_there_are_ten_lessons_each_with_its_notebook():
+    assert [path.name[:2] for path in LESSONS] == [f"{n:02}" for n in range(1, 11)]
+    assert all(path.with_suffix(".ipynb").exists() for path in LESSONS)
+
+
+def test_1_gradient_descent_momentum_and_adam(rng):
+    equation(1, r"w \leftarrow w - \eta\, \nabla L(w)")
+    equation(1, r"v \leftarrow \mu v + \nabla L(w), \qquad w \leftarrow w - \eta\, v")
+    equation(1, r"m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2")
+    equation(1, r"\eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}", r"\hat m = m / (1 - \beta_1^t)")
+    bowl, eta, mu, b1, b2, eps = Bowl([30.0, 2.0]), 0.01, 0.9, 0.9, 0.999, 1e-8
+    start = rng.standard_normal(2)
+    for optimizer in (GD(eta), Momentum(eta, momentum=mu), Adam(eta, beta1=b1, beta2=b2, eps=eps)):
+        theirs, w, m, v = start.copy(), start.copy(), np.zeros(2), np.zeros(2)
+        for t in range(1, 6):
+            optimizer.step(theirs, bowl)
+            g = np.array([30.0, 2.0]) * w
+            if isinstance(optimizer, Adam):
+                m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+                w = w - eta * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+            else:
+                v = (mu if isinstance(optimizer, Momentum) else 0.0) * v + g
+                w = w - eta * v
+        np.testing.assert_allclose(theirs, w, rtol=1e-9)
+
+
+def test_2_linear_relu_and_softmax_cross_entropy(rng):
+    equation(2, r"x^\top \mathrm{d}y", r"\sum_n \mathrm{d}y_n", r"\mathrm{d}y\, W^\top", r"\mathrm{d}y \cdot [x > 0]")
+    equation(2, r"\frac{1}{N}\left(p_k - [k = y]\right)")
+    x, dy, W, b = (rng.standard_normal(shape) for shape in ((5, 3), (5, 4), (3, 4), (4,)))
+    dW, db = np.empty_like(W), np.empty_like(b)
+    y, cache = Linear(3, 4).forward([W, b], x, Env())
+    dx = Linear(3, 4).backward([W, b], cache, dy, [dW, db], Env())
+    for mine, its in ((y, x @ W + b), (dW, x.T @ dy), (db, dy.sum(axis=0)), (dx, dy @ W.T)):
+        np.testing.assert_allclose(mine, its)
+    _, cache = ReLU().forward([], x, Env())
+    np.testing.assert_allclose(ReLU().backward([], cache, dy[:, :3], [], Env()), dy[:, :3] * (x > 0))
+    labels = rng.integers(0, 4, 5)
+    loss, dlogits = SoftmaxCrossEntropy()(y, labels)[:2]
+    p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(loss, -np.log(p[range(5), labels]).mean())
+    np.testing.assert_allclose(dlogits, (p - np.eye(4)[labels]) / 5)
+
+
+def test_3_convolution(rng):
+    equation(3, r"y[n, r, c, f] = b[f] + \sum_{i,j,k} x[n,\, r + i - 1,\, c + j - 1,\, k]\; W[i, j, k, f]")
+    equation(3, r"\mathrm{d}W[i,j,k,f] = \sum_{n,r,c} x[n,\, r+i-1,\, c+j-1,\, k]\; \mathrm{d}y[n,r,c,f]")
+    equation(3, r"\mathrm{d}x[n,r,c,k] = \sum_{i,j,f} \mathrm{d}y[n,\, r-i+1,\, c-j+1,\, f]\; W[i,j,k,f]")
+    x, W, b, dy = (rng.standard_normal(shape) for shape in ((2, 4, 5, 3), (3, 3, 3, 2), (2,), (2, 4, 5, 2)))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y, dW = np.tile(b, (2, 4, 5, 1)), np.zeros_like(W)
+    for i, j, r, c in product(range(3), range(3), range(4), range(5)):  # x[r + i - 1] is padded[r + i]
+        y[:, r, c] += padded[:, r + i, c + j] @ W[i, j]
+        dW[i, j] += padded[:, r + i, c + j].T @ dy[:, r, c]
+    layer, found = Conv2d(3, 2, 3), [np.empty_like(W), np.empty_like(b)]
+    its, cache = layer.forward([W, b], x, Env())
+    dx = layer.backward([W, b], cache, dy, found, Env())
+    flipped = W[::-1, ::-1].swapaxes(2, 3)
+    for mine, theirs in ((y, its), (dW, found[0]), (Conv2d(2, 3, 3).forward([flipped, np.zeros(3)], dy, Env())[0], dx)):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+def test_4_two_minima_and_a_step_of_sam(rng):
+    equation(
+        4,
+        r"-\log\left(e^{-q_1(w)} + e^{-q_2(w)}\right), \qquad q_i(w) = \tfrac12 h_i (w - c_i)^2",
+        "h_1 = 400",
+        "h_2 = 10",
+    )
+    equation(
+        4,
+        r"\hat\epsilon = \rho\, \frac{\nabla L(w)}{\|\nabla L(w)\|}",
+        r"w \leftarrow w - \eta\, \nabla L(w + \hat\epsilon)",
+    )
+    surface = TwoMinima()
+    for w in np.linspace(-1.5, 1.5, 7):
+        q = np.array([400 * (w + 1) ** 2, 10 * (w - 1) ** 2]) / 2
+        value = q.min() - np.log(np.exp(q.min() - q).sum())
+        np.testing.assert_allclose(surface.value(np.array([w, 0.0])), value, atol=1e-9)
+    w = rng.standard_normal(2)
+    g, theirs = surface(w).grad, w.copy()
+    SAM(GD(0.01), rho=0.1).step(theirs, surface)
+    np.testing.assert_allclose(theirs, w - 0.01 * surface(w + 0.1 * g / np.linalg.norm(g)).grad)
+
+
+def test_5_the_gradient_of_sam_and_the_term_it_drops(objective):
+    """The whole derivative of L(w + ε̂(w)) has a second part; with it, it is what central differences find."""
+    equation(5, r"\hat\epsilon(w) = \rho\, \frac{g}{\|g\|_2}", r"g_{\mathrm{SAM}} = \nabla L(w + \hat\epsilon(w))")
+    equation(5, r"\nabla L(w + \hat\epsilon) + \left(\frac{\mathrm{d} \hat\epsilon}{\mathrm{d} w}\right)")
+    _, _, _, loss, w = objective
+    rho, h = 0.05, 1e-6
+
+    def perturbed(w):
+        g = loss(w).grad
+        return w + rho * g / np.linalg.norm(g)
+
+    first_part = loss(perturbed(w)).grad
+    np.testing.assert_allclose(SAM(GD(1.0), rho).gradient(w, loss)[1], first_part)
+    basis = np.eye(len(w)) * h
+    measured = [(loss(perturbed(w + e)).loss - loss(perturbed(w - e)).loss) / (2 * h) for e in basis]
+    jacobian = np.array([(perturbed(w + e) - perturbed(w - e) - 2 * e) / (2 * h) for e in basis])
+    np.testing.assert_allclose(first_part + jacobian @ first_part, measured, atol=1e-6)
+    np.testing.assert_allclose(ExactSAM(GD(1.0), rho).gradient(w, loss)[1], measured, atol=1e-6)
+    assert np.abs(first_part - measured).max() > 1e-4
+
+
+def test_6_to_first_order_sam_penalises_the_norm_of_the_gradient(objective):
+    """The error of the expansion falls with rho²."""
+    equation(6, r"\approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(w) + \rho\, \|\nabla L(w)\| \Big)")
+    net, x, y, loss, w = objective
+    g = loss(w).grad
+    Hg = Linearized(net, w, x, y, SoftmaxCrossEntropy()).hvp(g)
+    off = []
+    for rho in (1e-3, 1e-4):
+        sam = loss(w + rho * g / np.linalg.norm(g)).grad
+        off.append(np.abs(sam - g - rho * Hg / np.linalg.norm(g)).max())
+    assert off[0] < 1e-4
+    assert off[1] == pytest.approx(off[0] / 100, rel=0.1)
+    h = 1e-6
+    norms = [
+        (np.linalg.norm(loss(w + e).grad) - np.linalg.norm(loss(w - e).grad)) / (2 * h) for e in h * np.eye(len(w))
+    ]
+    np.testing.assert_allclose(Hg / np.linalg.norm(g), norms, atol=1e-6)
+
+
+def test_7_a_hessian_vector_product_is_the_slope_of_the_gradient(objective, rng):
+    equation(7, r"H v = \lim_{h \to 0} \frac{\nabla L(w + h v) - \nabla L(w)}{h}")
+    net, x, y, loss, w = objective
+    v, h = rng.standard_normal(len(w)), 1e-7
+    np.testing.assert_allclose(
+        Linearized(net, w, x, y, SoftmaxCrossEntropy()).hvp(v), (loss(w + h * v).grad - loss(w).grad) / h, atol=1e-5
+    )
