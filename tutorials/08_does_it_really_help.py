@@ -1,0 +1,300 @@
+# %% [markdown]
+# # 8. Does it really help?
+#
+# **The question.** "SAM reduces the error by ten per cent." What would you have to know before you believe a sentence like that,
+# ours included?
+#
+# You need lesson 5, and lesson 7 for the last part. Reading takes twenty-five minutes, running half a minute. It reads
+# results that are kept in the repository, so it needs the whole of it.
+
+# %%
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from minisam_study import Config, train
+from minisam_study.lesson import BLUE, GREY, ORANGE, SKY, images, show
+from minisam_study.statistics import crossed_variance, error_reduction, mean_error, t_quantile
+
+# %% [markdown]
+# ## One run is no result
+#
+# Train the same network eight times; only the seed differs: other initial weights, other batches, other labels redrawn.
+#
+# > **Predict.** By how many percentage points does the test error differ between the best and the worst of eight seeds?
+
+# %%
+data = images(n_train=1000)
+SHARED = {"model": "mlp", "noise": 0.4, "lr": 0.01, "weight_decay": 5e-3, "warmup": 1}
+seeds = range(8)
+METHODS = {
+    "Momentum": ({"epochs": 10}, SKY),
+    "Momentum, 2× epochs": ({"epochs": 20}, BLUE),
+    "SAM": ({"epochs": 10, "optimizer": "sam", "rho": 0.1}, ORANGE),
+}
+wrong = {  # (seeds, test images): 1 where an image was misclassified
+    name: np.array(
+        [train(Config(**SHARED, **options, seed=seed), data).test_predictions != data.y_test for seed in seeds]
+    )
+    for name, (options, _) in METHODS.items()
+}
+for name, table in wrong.items():
+    errors = 100 * table.mean(axis=1)
+    print(f"{name:<20} {' '.join(f'{error:.1f}' for error in errors)}   best and worst differ by {np.ptp(errors):.1f}")
+
+# %% [markdown]
+# Whoever compares one run with one run can get nearly any answer: pick a good seed for yours and a bad one for the other.
+#
+# ## An interval
+#
+# With $n$ seeds the mean error has an uncertainty. Student's interval for it is
+#
+# $$\bar e \pm t_{n-1} \frac{s}{\sqrt n},$$
+#
+# with $s$ the standard deviation over the seeds and $t_{n-1}$ a factor, 12.7 for two seeds, 2.8 for five, 2.4 for eight, that makes up
+# for not knowing $s$ well. Repeat the whole experiment a hundred times, and about 95 of the intervals hold the true mean.
+
+# %%
+n, errors = len(seeds), 100 * wrong["SAM"].mean(axis=1)
+half = t_quantile(0.975, n - 1) * errors.std(ddof=1) / np.sqrt(n)
+print(f"SAM: {errors.mean():.1f} ± {half:.1f} %, counting seeds only")
+
+# %% [markdown]
+# That counts the seeds as drawn at random, but not the test images. Two thousand of them are a sample as well: with others the
+# error would have been another. minisam's intervals count both: in the table of mistakes, a row for each seed and a column for
+# each image, they add the spread of the rows' means to that of the columns'. (`dof`, the degrees of freedom, says which $t$
+# to take when two spreads are added; the formula is Satterthwaite's.)
+
+# %%
+show(crossed_variance)
+for name, table in wrong.items():
+    estimate, low, high = (100 * value for value in mean_error(table))
+    print(f"{name:<20} {estimate:.1f} % ({low:.1f} to {high:.1f})")
+
+# %% [markdown]
+# ## Pair what belongs together
+#
+# Intervals may overlap. Does that mean that the difference is undecided? No: for one seed, all methods saw the *same* initial
+# weights, wrong labels, test images, and batches (as long as both train). What makes it hard for one of them makes it hard
+# for the other. So look at the differences, seed by seed.
+#
+# > **Predict.** How much narrower is the interval of the paired difference?
+
+# %%
+base, sam = wrong["Momentum, 2× epochs"], wrong["SAM"]
+difference = 100 * (base.mean(axis=1) - sam.mean(axis=1))
+paired = t_quantile(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n)
+unpaired = (
+    t_quantile(0.975, 2 * n - 2) * 100 * np.sqrt((base.mean(axis=1).var(ddof=1) + sam.mean(axis=1).var(ddof=1)) / n)
+)
+print(f"difference {difference.mean():.2f} points: ± {paired:.2f} paired by seed, ± {unpaired:.2f} if not")
+gain = error_reduction(base, sam)
+print(f"relative error reduction {gain.estimate:.1%} ({gain.low:.1%} to {gain.high:.1%}), paired by seed and image")
+assert np.isclose(gain.estimate, 1 - sam.mean() / base.mean())
+
+# %%
+figure, ax = plt.subplots(figsize=(7.5, 3.4))
+for seed in seeds:
+    values = [100 * table[seed].mean() for table in wrong.values()]
+    ax.plot(range(3), values, "-", color=GREY, lw=0.8, alpha=0.7)
+for x, (name, table) in enumerate(wrong.items()):
+    ax.plot([x] * n, 100 * table.mean(axis=1), "o", color=METHODS[name][1], ms=6)
+ax.set_xticks(range(3), list(wrong))
+ax.set(ylabel="test error, %", title="a line for each seed")
+ax.margins(x=0.2)
+ax.grid(axis="y", alpha=0.3)
+plt.show()
+
+# %% [markdown]
+# ## Match what it costs
+#
+# A SAM step takes two gradients. Against momentum with as many *epochs*, SAM had twice the computation. Against momentum with as many
+# *gradients*, momentum had twice the passes over the data. A claim should say which, and best give both.
+#
+# ## Tune the baseline
+#
+# And now the point at which most claims fail. Above both sides had the same weight decay, chosen by nobody. Give momentum a
+# stronger one (SAM would deserve the same, and in the study below it gets it):
+
+# %%
+for decay in (5e-3, 2e-2, 5e-2):
+    options = SHARED | {"weight_decay": decay, "epochs": 20}
+    tuned = np.array([train(Config(**options, seed=seed), data).test_predictions != data.y_test for seed in range(3)])
+    gain = error_reduction(tuned, wrong["SAM"][:3])
+    print(f"Momentum, 2× epochs, weight decay {decay:<5g}: error {100 * tuned.mean():.1f} %; relative error reduction "
+          f"of SAM with 0.005: {gain.estimate:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})")  # fmt: skip
+
+# %% [markdown]
+# What looked like SAM's gain was partly a lack of weight decay. (We chose it by looking at the test images, which is one more
+# thing that must not be done: see exercise 2.) So the study behind this repository gives every method a grid of the *same size*
+# and chooses on training images that were held out, with labels as noisy as the rest.
+#
+# ## The study's own results
+#
+# Five seeds, 4,000 training images, 10,000 test images, every method tuned. It is run by `minisam reproduce --preset full`; here are its
+# results as kept.
+
+# %%
+kept = Path.cwd().parent / "benchmarks" / "results" / "full"
+study = {part.parent.name: json.loads(part.read_text(encoding="utf-8")) for part in sorted(kept.glob("*/results.json"))}
+print(f"{'model':<8}{'noise':>7}   {'against':<22}{'errors fewer with SAM(Momentum)':>36}")
+mains = [part for name, part in study.items() if name.startswith("optimizers")]
+for part in mains:
+    for row in part["comparisons"]:
+        if row["candidate"] == "SAM(Momentum)" and row["baseline"].startswith("Momentum"):
+            text = f"{100 * row['error_reduction']:+.1f} % ({100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f})"
+            print(f"{row['model']:<8}{row['noise']:>7.0%}   {row['baseline']:<22}{text:>36}")
+
+# %% [markdown]
+# > **Read it like a reviewer.** On which lines is the interval above zero? Below? Where is it undecided? How many lines are
+# > there, and how many of them would you expect to exclude zero by chance?
+
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
+# @title How many by chance
+lines = [row for part in mains for row in part["comparisons"]
+         if row["candidate"] == "SAM(Momentum)" and row["baseline"].startswith("Momentum")]  # fmt: skip
+above, below = sum(row["ci_low"] > 0 for row in lines), sum(row["ci_high"] < 0 for row in lines)
+print(f"{len(lines)} lines: {above} above zero, {below} below; by chance {0.05 * len(lines):.1f} would exclude it")
+
+# %% [markdown]
+# ### The right rho
+#
+# SAM's own number is $\rho$. A method that helps only at one exact value is hard to use. Here all else is as it was tuned for
+# SAM, so that at 0 there is momentum with SAM's learning rate and weight decay.
+
+# %%
+rows = {(row["noise"], row["optimizer"]): row for row in study["rho"]["summary"]}
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+for ax, noise in zip(axes, (0.0, 0.4)):
+    names = [name for where, name in rows if where == noise and name.startswith("rho")]
+    radius = np.array([float(name.removeprefix("rho = ")) for name in names])
+    error, low, high = (
+        100 * np.array([rows[noise, name][key] for name in names]) for key in ("test_error", "ci_low", "ci_high")
+    )
+    places = np.arange(len(radius))
+    ax.fill_between(places, low, high, color=ORANGE, alpha=0.2, lw=0, label="95 % interval")
+    ax.plot(places, error, "o-", color=ORANGE, label="SAM(Momentum)")
+    ax.axhline(100 * rows[noise, "Momentum, 2× epochs"]["test_error"], color=BLUE, ls="--", label="Momentum, 2× epochs")
+    ax.set_xticks(places, [f"{value:g}" for value in radius])
+    ax.set(xlabel="rho", ylabel="test error, %", title=f"{noise:.0%} of the labels redrawn")
+    ax.grid(alpha=0.3)
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# On the right both pictures end in collapse: the step up leads so far away that the gradient found there says nothing about the place
+# where we are.
+#
+# ### How many images climb together
+#
+# Foret et al. found that SAM is better when few images share an $\hat\epsilon$ (*m-sharpness*). With m = 1 every image climbs by
+# itself; with m = batch all do together. Here 2,000 images are learnt in batches of 128, and each m had a $\rho$ of its own,
+# chosen from the same three values:
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3))
+for ax, noise in zip(axes, (0.0, 0.4)):
+    found = [
+        row for row in study["m-sharpness"]["summary"] if row["noise"] == noise and row["optimizer"].startswith("m =")
+    ]
+    for x, row in enumerate(found):
+        ax.plot([x, x], [100 * row["ci_low"], 100 * row["ci_high"]], color=ORANGE, lw=3,
+                label=None if x else "SAM, with its 95 % interval")  # fmt: skip
+        ax.plot(x, 100 * row["test_error"], "o", color=ORANGE, ms=8)
+    (matched,) = (row for row in study["m-sharpness"]["summary"]
+                  if row["noise"] == noise and row["optimizer"] == "Momentum, 2× epochs")  # fmt: skip
+    ax.axhline(100 * matched["test_error"], color=BLUE, ls="--", label="Momentum, 2× epochs")
+    ax.set_xticks(range(len(found)), [row["optimizer"] for row in found])
+    ax.set(ylabel="test error, %", title=f"{noise:.0%} of the labels redrawn")
+    ax.grid(axis="y", alpha=0.3)
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# ## If you look twenty times
+#
+# One interval of 95 % misses the truth once in twenty times. Here are a hundred comparisons of two methods that are *exactly
+# equally good*: how many of them "show" a difference?
+
+# %%
+rng = np.random.default_rng(0)
+ability = rng.standard_normal((100, 1, 500))  # of the test images: some are hard for everybody
+shows = 0
+for images_ in ability:
+    a, b = (
+        (images_ + 0.1 * rng.standard_normal((5, 1)) + rng.standard_normal((5, 500)) > 0).astype(int) for _ in range(2)
+    )
+    gain = error_reduction(a, b)
+    shows += gain.low > 0 or gain.high < 0
+print(f"{shows} of 100 comparisons without a difference exclude zero")
+assert shows < 12
+
+# %% [markdown]
+# Fewer than five, in fact: minisam's intervals err towards caution, since both spreads that they add contain the noise that is
+# left in a single mistake. Still: count comparisons, and be most careful with the one that was picked out of many.
+#
+# ## Remember: a checklist for any claim
+#
+# 1. How many seeds? Is there an interval, and what does it count?
+# 2. Were both sides paired: the same weights to start from, the same batches, the same images?
+# 3. What was matched: epochs, gradients, seconds?
+# 4. Who tuned the baseline, with how much effort, on which images?
+# 5. How many comparisons were made, and how many are shown?
+# 6. Could somebody run it again? (`minisam reproduce --from results.json` does, to the last bit.)
+#
+# ## Exercises
+#
+# 1. How many seeds would you need to tell a difference of half a percentage point from zero, given the spread of the paired
+#    differences above? And if you want to succeed nine times in ten?
+# 2. Choose momentum's weight decay properly: hold out a quarter of the training images (with their noisy labels), choose
+#    there, and only then look at the test images. Does the choice agree with the one above?
+# 3. In the study, is the flatter of two methods also the better one? Compute the rank correlation between $\lambda_1$ and the test error
+#    over the means of the methods, for each part, with `rank_correlation`.
+
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
+# @title Solution 1
+s = difference.std(ddof=1)
+for power, extra in {"every other time": 0.5, "nine times in ten": 0.9}.items():
+    needed = next(
+        k for k in range(2, 10_000) if (t_quantile(0.975, k - 1) + t_quantile(extra, k - 1)) * s / np.sqrt(k) < 0.5
+    )
+    print(f"standard deviation of the paired differences {s:.2f} points: {needed} seeds succeed {power}")
+
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
+# @title Solution 2
+from dataclasses import replace
+
+from minisam.data import redraw_labels
+
+noisy = redraw_labels(data.y_train, 0.4, len(data.classes), seed=0)
+held_out = replace(data, x_train=data.x_train[:750], y_train=noisy[:750], x_test=data.x_train[750:], y_test=noisy[750:])
+validation = {}
+for decay in (5e-3, 2e-2, 5e-2):
+    validation[decay] = error = np.mean([
+        train(Config(**(SHARED | {"noise": 0.0, "weight_decay": decay, "epochs": 20}), seed=seed), held_out).test_error
+        for seed in range(3)
+    ])  # fmt: skip
+    print(
+        f"weight decay {decay:<5g}: validation error {error:.1%} ± {100 * np.sqrt(error * (1 - error) / 250):.1f} points or so"
+    )
+print("chosen:", min(validation, key=validation.get))
+# 250 images tell little: tuning is noisy, too, and on both sides.
+
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
+# @title Solution 3
+from minisam_study.statistics import rank_correlation
+
+for name, part in study.items():
+    if name.startswith("optimizers"):
+        for noise in sorted({row["noise"] for row in part["summary"]}):
+            rows = [row for row in part["summary"] if row["noise"] == noise]
+            x, y = (
+                np.array([row[key][0] if key == "lambda_max" else row[key] for row in rows])
+                for key in ("lambda_max", "test_error")
+            )
+            found = rank_correlation(x, y, np.arange(len(x)), np.random.default_rng(0))
+            print(f"{name:<18} noise {noise:.0%}: {found.estimate:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+# +1 would mean: the flatter, the better. Seven methods tell little, and the sign is not the same everywhere: flatness is no
+# substitute for a test error.
