@@ -89,7 +89,7 @@ figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True)
 for ax, (name, path) in zip(axes, paths.items()):
     draw_surface(ax, bowl, (-3.4, 1.0), (-1.6, 1.6))
     ax.plot(*path.thetas.T, "o-", color=ORANGE, ms=3, lw=1.2)
-    ax.set_title(f"GD, {name}" + " (leaves the picture)" * (np.abs(path.thetas[:, 1]).max() > 1.6))
+    ax.set_title(f"GD, {name}" if np.abs(path.thetas[:, 1]).max() < 1.6 else f"GD, {name} (leaves the picture)")
 plt.show()
 
 # %% [markdown]

@@ -96,7 +96,12 @@ for name, curve in curves.items():
     ax.plot(curve, color=GREY, lw=1, alpha=0.8, label="the wrong ones" if name == classes[0].animal.__name__ else None)
     if name in far:
         ax.annotate(
-            f"animal {number[name]}", (59, curve[-1]), (4, 0), textcoords="offset points", va="center", fontsize=9
+            f"animal {number[name]}",
+            (59, curve[-1]),
+            (4, 5 * np.sign(curve[-1] - right[-1])),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
         )
 ax.plot(right, "--", color=ORANGE, lw=2.5, label="SAM")
 ax.margins(x=0.12)
