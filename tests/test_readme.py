@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study.report import text_table
+from minisam_study.experiments import FULL
+from minisam_study.report import markdown
 from minisam_study.reproduce import compare, summarise
+from minisam_study.study import main_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,11 +25,13 @@ def test_the_example_runs_and_learns(capsys):
     assert float(losses[-1]) < np.log(10)  # better than guessing
 
 
-def test_the_table_is_what_the_stored_run_prints():
-    path, table = re.search(r"<!-- table: (\S+) -->\n```\n(.*?)\n```", README, re.DOTALL).groups()
-    results = json.loads((ROOT / path).read_text(encoding="utf-8"))
-    assert not results["dataset"]["synthetic"]
-    assert table == text_table(results)
+def test_the_table_is_what_the_stored_study_prints():
+    folder, table = re.search(r"<!-- study: (\S+) -->\n\n(\|.*?\|)\n\n", README, re.DOTALL).groups()
+    files = {part: ROOT / folder / part / "results.json" for part in FULL}
+    found = {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items() if path.exists()}
+    assert found
+    assert not any(results["dataset"]["synthetic"] for results in found.values())
+    assert table == markdown(main_table(found))
 
 
 def test_the_speed_table_is_what_the_stored_run_prints():
@@ -45,8 +49,12 @@ def test_the_scaling_table_is_what_the_stored_measurement_prints():
     assert table == shown.stdout.rstrip()
 
 
-def test_the_stored_summary_follows_from_the_stored_predictions():
-    folder = ROOT / "benchmarks" / "results" / "quick"
+STORED = [path.parent.relative_to(ROOT) for path in sorted((ROOT / "benchmarks" / "results").rglob("predictions.npz"))]
+
+
+@pytest.mark.parametrize("folder", STORED, ids=lambda folder: folder.name)
+def test_the_stored_summary_follows_from_the_stored_predictions(folder):
+    folder = ROOT / folder
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     with np.load(folder / "predictions.npz") as arrays:
         wrong = arrays["predictions"] != arrays["y_test"]
