@@ -136,9 +136,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     ),
     "m-sharpness": (
         Search(BIG_BATCHES, {label: SMALL_GRIDS[label] for label in (MATCHED, SAM)}, (1000,)),
-        Search(  # without finals: m = 1 takes as long as all the others together
-            BIG_BATCHES, {label: {"rho": (0.02, 0.05, 0.1)} for label in M_SHARPNESS}, (1000,), SAM, finals=()
-        ),
+        Search(BIG_BATCHES, {label: {"rho": (0.02, 0.05, 0.1)} for label in M_SHARPNESS}, (1000,), SAM),
     ),
 }
 

@@ -165,9 +165,10 @@ print(f"{len(lines)} lines: {above} above zero, {below} below; by chance {0.05 *
 # SAM, so that at 0 there is momentum with SAM's learning rate and weight decay.
 
 # %%
+LABELS = {0.0: "clean labels", 0.4: "40 % of the labels redrawn"}
 rows = {(row["noise"], row["optimizer"]): row for row in study["rho"]["summary"]}
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
-for ax, noise in zip(axes, (0.0, 0.4)):
+for ax, noise in zip(axes, LABELS):
     names = [name for where, name in rows if where == noise and name.startswith("rho")]
     radius = np.array([float(name.removeprefix("rho = ")) for name in names])
     error, low, high = (
@@ -178,7 +179,7 @@ for ax, noise in zip(axes, (0.0, 0.4)):
     ax.plot(places, error, "o-", color=ORANGE, label="SAM(Momentum)")
     ax.axhline(100 * rows[noise, "Momentum, 2× epochs"]["test_error"], color=BLUE, ls="--", label="Momentum, 2× epochs")
     ax.set_xticks(places, [f"{value:g}" for value in radius])
-    ax.set(xlabel="rho", ylabel="test error, %", title=f"{noise:.0%} of the labels redrawn")
+    ax.set(xlabel="rho", ylabel="test error, %", title=LABELS[noise])
     ax.grid(alpha=0.3)
 axes[0].legend()
 plt.show()
@@ -195,7 +196,7 @@ plt.show()
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3))
-for ax, noise in zip(axes, (0.0, 0.4)):
+for ax, noise in zip(axes, LABELS):
     found = [
         row for row in study["m-sharpness"]["summary"] if row["noise"] == noise and row["optimizer"].startswith("m =")
     ]
@@ -207,12 +208,15 @@ for ax, noise in zip(axes, (0.0, 0.4)):
                   if row["noise"] == noise and row["optimizer"] == "Momentum, 2× epochs")  # fmt: skip
     ax.axhline(100 * matched["test_error"], color=BLUE, ls="--", label="Momentum, 2× epochs")
     ax.set_xticks(range(len(found)), [row["optimizer"] for row in found])
-    ax.set(ylabel="test error, %", title=f"{noise:.0%} of the labels redrawn")
+    ax.set(ylabel="test error, %", title=LABELS[noise])
     ax.grid(axis="y", alpha=0.3)
-axes[0].legend()
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
 
 # %% [markdown]
+# (The bars count the test images too, which all of them share: of a *difference* one is surer than they look. The study's
+# [report](../benchmarks/results/full/report.html) has the paired ones.)
+#
 # ## If you look twenty times
 #
 # One interval of 95 % misses the truth once in twenty times. Here are a hundred comparisons of two methods that are *exactly
