@@ -53,10 +53,17 @@ def test_the_table_has_a_row_for_each_setting_and_no_other(found):
     mains = [claim for claim in CLAIMS if fnmatch("optimizers-mlp", claim.part)]
     settings = {0.0, 0.4}
     assert len(rows) == sum(len(settings & set(claim.noise)) for claim in mains)
+    texts = [text for text, *_ in rows if text]
+    assert texts == [claim.text for claim in mains]  # once each
     (row,) = [r for r in rows if r[0] == mains[0].text]
-    assert re.fullmatch(r"[+-]\d+\.\d % errors fewer \([+-]\d+\.\d to [+-]\d+\.\d\)", row[3])
-    flatter = [r for r in rows if "λ1" in r[0]]
-    assert all(re.fullmatch(r"\d+\.\d\d times lower \(\d+\.\d\d to \d+\.\d\d\)", r[3]) for r in flatter)
+    number = r"[+-]\d+\.\d"
+    assert re.fullmatch(rf"errors fewer with SAM\(Momentum\): {number} % \({number} to {number}\)", row[3])
+    flatter = [found for *_, found, _ in rows if "lower" in found]
+    assert len(flatter) == 4
+    times = r"\d+\.\d\d"
+    assert all(
+        re.fullmatch(rf"with SAM\(Momentum\) {times} times lower \({times} to {times}\)", one) for one in flatter
+    )
 
 
 def test_flatness_is_correlated_within_methods_and_across_them():

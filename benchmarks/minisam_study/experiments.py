@@ -49,14 +49,14 @@ class Setting(NamedTuple):
         """How tables and panels call it.
 
         >>> Setting("mlp", 0.4, 4000).title
-        'MLP, 40 % of training labels redrawn'
+        'MLP, 40 % of labels redrawn'
         """
         return f"{self.model.upper()}, {self.labels}"
 
     @property
     def labels(self) -> str:
         """What was done to the training labels."""
-        return f"{100 * self.noise:.0f} % of training labels redrawn" if self.noise else "clean labels"
+        return f"{100 * self.noise:.0f} % of labels redrawn" if self.noise else "clean labels"
 
 
 class Arm(NamedTuple):
