@@ -188,8 +188,9 @@ def judge(rows: list[dict[str, Any]], problem: Problem, dataset: Dataset, seeds:
 
 
 def _unredrawn(problem: Problem, label: str, numbers: dict[str, float], seed: int) -> Config:
-    """A config for images whose labels `split` has redrawn already."""
-    return replace(problem.config(label, seed, numbers), noise=0.0)
+    """A config for images whose labels `split` has redrawn already, and of which it has kept three quarters."""
+    config, kept = problem.config(label, seed, numbers), problem.n_train - problem.n_train // 4
+    return replace(config, noise=0.0, batch_size=min(config.batch_size, kept))
 
 
 def by_method(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
