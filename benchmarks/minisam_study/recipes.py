@@ -95,7 +95,7 @@ class Problem(Checked):
         numbers = RECIPES[self.name][label] if numbers is None else numbers
         epochs = self.epochs * method.passes
         shared: dict[str, Any] = {"noise": self.noise, "batch_size": self.batch_size, "seed": seed}
-        shared |= {"epochs": epochs, "warmup": epochs // WARMUP}
+        shared |= {"epochs": epochs, "warmup": min(max(1, epochs // WARMUP), epochs - 1)}
         return Config(self.model, **shared, **(method.options | numbers))
 
 

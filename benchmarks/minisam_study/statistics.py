@@ -100,8 +100,8 @@ def ratio(baseline: Array, candidate: Array) -> Interval:
     Raises:
         ValueError: a number that is not positive.
 
-    >>> ratio(np.array([2.0, 8.0]), np.array([1.0, 2.0])).estimate
-    2.8284271247461903
+    >>> round(ratio(np.array([2.0, 8.0]), np.array([1.0, 2.0])).estimate, 6)
+    2.828427
     """
     if not (np.all(baseline > 0) and np.all(candidate > 0)):
         raise ValueError(f"expected positive numbers, got {min(baseline.min(), candidate.min())}")
