@@ -222,6 +222,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "size": size,
     "budget": budget,
     "m-sharpness": m_sharpness,
+    "full-batch": full_batch,
     "cifar100": lambda: optimizers(*both("cifar100"), dataset="cifar100"),
     "cifar100-coarse": lambda: optimizers(*both("cifar100-coarse"), dataset="cifar100-coarse"),
 }

@@ -99,6 +99,8 @@ CLAIMS = (
           "with second-order term", expected="no better"),
     *(Claim(f"Fewer images climbing together is better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
             "m = batch", f"m = {m}") for m in (1, 4, 16, 64)),
+    Claim("With all images in one batch SAM gains nothing (Andriushchenko and Flammarion 2022)", "figure only",
+          "full-batch", MATCHED, SAM, expected="no better"),
     Claim("SAM in the last half of training only is no worse (Andriushchenko and Flammarion 2022)", "figure only",
           "ingredients", BALL, "last half only", expected="no worse"),
     Claim("… in the last quarter only", "", "ingredients", BALL, "last quarter only", expected="no worse"),
