@@ -4,10 +4,10 @@
 
 For every problem and method, every point of a grid is trained on three quarters of the training images and judged by
 its error on the other quarter, whose labels are as noisy as the rest. The best three of each grid are then judged on
-further splits, and the best of those is the recipe. All methods that are compared with each other get grids of the
-same size. Each tuning seed has a split, initial weights, batches and redrawn labels of its own, other than those of
-the comparison. Writes benchmarks/results/tuning/NAME.json and, from all that is there, the winners to
-benchmarks/minisam_study/recipes.json.
+further splits (but for CIFAR-100), and the best of those is the recipe. All methods that are compared with each other
+get grids of the same size, placed by hand. Each tuning seed has a split, initial weights, batches and redrawn labels
+of its own, other than those of the comparison. Writes benchmarks/results/tuning/NAME.json and, from all that is
+there, the winners to benchmarks/minisam_study/recipes.json.
 """
 
 import argparse
@@ -101,6 +101,11 @@ SMALL_GRIDS = _mains(  # 6 points each, where the MLP is not the main thing
     sam_adam={"lr": (1e-3,), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
     asam={"lr": (0.01,), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
 )
+FULL_BATCH_GRIDS: dict[str, Grid] = {  # 12 points each; few steps, so larger ones
+    "Momentum": {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)},
+    MATCHED: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)},
+    SAM: {"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 5e-2), "rho": (0.05, 0.15)},
+}
 L1 = {"lr": (0.003, 0.01, 0.03), "l1": (1e-4, 5e-4, 1e-3, 3e-3)}
 PENALTIES = {"L1 penalty": L1, "L1 penalty, 2× epochs": L1}  # 12 points each, as for weight decay
 RADII = (0.05, 0.1, 0.2, 0.4)
@@ -131,9 +136,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         )
         for one in BUDGETS
     ),
-    "full-batch": (
-        Search((FULL_BATCH, noisy(FULL_BATCH)), {k: SMALL_GRIDS[k] for k in ("Momentum", MATCHED, SAM)}, (1000,)),
-    ),
+    "full-batch": (Search((FULL_BATCH, noisy(FULL_BATCH)), FULL_BATCH_GRIDS, (1000,)),),
     "m-sharpness": (
         Search(BIG_BATCHES, {label: SMALL_GRIDS[label] for label in (MATCHED, SAM)}, (1000,)),
         Search(BIG_BATCHES, {label: {"rho": (0.02, 0.05, 0.1)} for label in M_SHARPNESS}, (1000,), SAM),

@@ -44,16 +44,15 @@ def test_results_hold_what_their_readers_need(outcome):
     json.dumps(results)
 
 
-def test_comparisons_say_what_was_matched(outcome):
+def test_comparisons_are_paired(outcome):
     results, _ = outcome
     rows = results["comparisons"]
     assert len(rows) == 3 * 4 * 2  # candidates, baselines, noise levels
     for row in rows:
         assert set(row) == {
-            "model", "noise", "n_train", "baseline", "candidate", "matched", "error_reduction", "ci_low", "ci_high",
+            "model", "noise", "n_train", "baseline", "candidate", "error_reduction", "ci_low", "ci_high",
             "lambda_max", "lambda_ratio", "trace", "worst_rise",
         }  # fmt: skip
-        assert row["matched"] == ("gradients" if "2×" in row["baseline"] else "epochs")
         errors = {
             name: np.mean(
                 [

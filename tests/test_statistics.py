@@ -8,9 +8,10 @@ from minisam_study.statistics import (
     crossed_variance,
     error_reduction,
     mean_error,
-    rank_correlation,
     ranks,
     ratio,
+    resampled,
+    spearman,
     t_quantile,
 )
 from strategies import seeds
@@ -122,26 +123,45 @@ def test_a_ratio_is_paired_and_covers_the_truth_as_often_as_it_says():
 
 def test_rank_correlation_agrees_with_its_definition():
     """Without ties: 1 - 6 Σd² / (n (n² - 1)) (Spearman 1904), d the differences of the ranks."""
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((2, 30))
+    x, y = np.random.default_rng(0).standard_normal((2, 4, 30))
     d = np.argsort(np.argsort(x)) - np.argsort(np.argsort(y))
-    found = rank_correlation(x, y, np.arange(30), rng)
-    assert found.estimate == pytest.approx(1 - 6 * np.sum(d**2) / (30 * (30**2 - 1)))
-    assert found.low < found.estimate < found.high
-    again = rank_correlation(np.exp(x), y**3, np.arange(30), np.random.default_rng(1))  # only the order counts
-    assert again.estimate == pytest.approx(found.estimate)
+    found = spearman(x, y)
+    assert found == pytest.approx(1 - 6 * np.sum(d**2, axis=-1) / (30 * (30**2 - 1)))
+    assert spearman(np.exp(x), y**3) == pytest.approx(found)  # only the order counts
 
 
 def test_ranks_of_equal_values_are_shared():
     assert ranks(np.array([5.0, 1.0, 5.0, 5.0])).tolist() == [3.0, 1.0, 3.0, 3.0]
 
 
-def test_rank_correlation_draws_whole_groups():
-    """Of ten copies of three points there is no more to know than of the three."""
-    x, y = np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])
-    groups = np.tile(np.arange(3), 10)
-    found = rank_correlation(np.tile(x, 10), np.tile(y, 10), groups, np.random.default_rng(0))
-    assert found.low <= -0.99
-    assert found.high >= 0.99
-    single = rank_correlation(np.tile(x, 10), np.tile(y, 10), np.arange(30), np.random.default_rng(0))
-    assert single.high - single.low < 1.2
+def test_resampling_draws_whole_rows_and_whole_columns():
+    """Of ten copies of a row, or of a column, there is no more to know than of one."""
+    x = np.random.default_rng(0).standard_normal((10, 1))
+    spread = 2 * 1.96 * x.std() / np.sqrt(10)
+    for table in (np.tile(x, 10), np.tile(x, 10).T):
+        found = resampled(lambda x, y: x.mean() + 0 * y.mean(), table, table, np.random.default_rng(1))
+        assert found.estimate == pytest.approx(x.mean())
+        assert found.high - found.low == pytest.approx(spread, rel=0.15)
+
+
+def test_resampling_errs_towards_caution():
+    """Where methods and seeds have something in common, but sharpness and error have not."""
+    rng = np.random.default_rng(0)
+
+    def within(x, y):
+        return spearman(x, y).mean()
+
+    def across(x, y):
+        return spearman(x.ravel(), y.ravel())
+
+    covered = dict.fromkeys((within, across), 0)
+    for _ in range(100):
+        x, y = sum(rng.standard_normal((2, *shape)) for shape in ((7, 1), (1, 5), (7, 5)))
+        for statistic in covered:
+            found = resampled(statistic, x, y, rng, resamples=200)
+            covered[statistic] += found.low <= 0 <= found.high
+    assert min(covered.values()) >= 93
+
+
+def test_what_does_not_differ_is_not_correlated():
+    assert resampled(spearman, np.ones(4), np.arange(4.0), np.random.default_rng(0))[1:] == (None, None)

@@ -254,8 +254,8 @@ assert shows < 12
 #    differences above? And if you want to succeed nine times in ten?
 # 2. Choose momentum's weight decay properly: hold out a quarter of the training images (with their noisy labels), choose
 #    there, and only then look at the test images. Does the choice agree with the one above?
-# 3. In the study, is the flatter of two methods also the better one? Compute the rank correlation between $\lambda_1$ and the test error
-#    over the means of the methods, for each part, with `rank_correlation`.
+# 3. In the study, is the flatter of two networks also the better one? Compute the rank correlation between $\lambda_1$ and the test
+#    error of all runs of a setting with `spearman`, and with `resampled` how sure it is. (`help` describes both.)
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
@@ -288,17 +288,16 @@ print("chosen:", min(validation, key=validation.get))
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
-from minisam_study.statistics import rank_correlation
+from minisam_study.statistics import resampled, spearman
 
-for name, part in study.items():
-    if name.startswith("optimizers"):
-        for noise in sorted({row["noise"] for row in part["summary"]}):
-            rows = [row for row in part["summary"] if row["noise"] == noise]
-            x, y = (
-                np.array([row[key][0] if key == "lambda_max" else row[key] for row in rows])
-                for key in ("lambda_max", "test_error")
-            )
-            found = rank_correlation(x, y, np.arange(len(x)), np.random.default_rng(0))
-            print(f"{name:<18} noise {noise:.0%}: {found.estimate:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
+for part in mains:
+    for noise in sorted({row["noise"] for row in part["summary"]}):
+        runs = sorted(
+            (run for run in part["runs"] if run["noise"] == noise), key=lambda run: (run["optimizer"], run["seed"])
+        )
+        x = np.array([run["geometry"]["eigenvalues"][0] for run in runs]).reshape(-1, 5)  # methods, seeds
+        y = np.array([run["test_error"] for run in runs]).reshape(-1, 5)
+        found = resampled(lambda x, y: spearman(x.ravel(), y.ravel()), x, y, np.random.default_rng(0))
+        print(f"{runs[0]['model']:<8} noise {noise:.0%}: {found.estimate:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
 # +1 would mean: the flatter, the better. Seven methods tell little, and the sign is not the same everywhere: flatness is no
 # substitute for a test error.

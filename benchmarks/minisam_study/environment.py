@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     keys = [key for key in now if key not in THREADING]
     different = (key for key in keys if repr(before.get(key)) != repr(now[key]))  # by their text: NaN is no other NaN
     return [f"{key} was {brief(before.get(key))}, is {brief(now[key])}" for key in different]
+
+
+def together(records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Several records as one.
+
+    >>> together([{"numpy": "2.3", "cores": 2}, {"numpy": "2.3", "cores": 4}])
+    {'numpy': '2.3', 'cores': '2, 4'}
+    """
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for key, value in record.items():
+            values.setdefault(key, {})[str(value)] = None  # each once, in order
+    return {key: ", ".join(found) for key, found in values.items()}
 
 
 def environment() -> dict[str, Any]:

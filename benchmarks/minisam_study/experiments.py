@@ -167,6 +167,7 @@ def ingredients() -> Experiment:
     for one, (label, (like, change)) in product(problems, changes.items()):
         made.append(Arm(label, one.n_train, replace(one.config(like), **change)))
     pairs = [(first, label) for label in (*others, *penalties, *changes)]
+    pairs.append(("Momentum, no weight decay", "SAM, no weight decay"))
     return Experiment("ingredients", tuple(made), tuple(pairs))
 
 

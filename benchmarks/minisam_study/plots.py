@@ -224,6 +224,9 @@ def budgets(results: dict[str, Any]) -> Figure:
                 low, high = ([100 * row[end] for row in mine] for end in ("ci_low", "ci_high"))
                 ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
         ax.set(xscale="log", xlabel="gradient evaluations (minibatches)", ylabel=f"{key.replace('_', ' ')}, %")
+        ax.set_xticks(sorted({round(row["gradient_evaluations"]) for row in rows}))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.minorticks_off()
         ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     return figure

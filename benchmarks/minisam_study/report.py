@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minisam_study.config import FAMILY
+from minisam_study.environment import together
 from minisam_study.experiments import Setting
 from minisam_study.files import replacing
 from minisam_study.plots import in_setting, pictures, settings
@@ -20,6 +21,12 @@ from minisam_study.sweep import RHO
 from minisam_study.synthetic import WARNING
 
 Table = list[tuple[str, ...]]  # the first row is its header
+OWN_RHO = "What is changed got a rho, or the strength of a penalty, of its own from a grid of the same size."
+QUESTIONS = {  # of the presets that are shown alike
+    "ingredients": f"What makes SAM work? One thing changed at a time. {OWN_RHO}",
+    "m-sharpness": f"Each step's batch is cut into pieces of m images, and each piece climbs alone. {OWN_RHO}",
+    "full-batch": "Does SAM help without the noise of minibatches? Every step sees all images.",
+}
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -123,6 +130,7 @@ def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
         titles = {_title(results, setting): html_table(make(results, setting)) for setting in settings(results)}
         parts[name] = "".join(f"<h4>{title}</h4>{table}" for title, table in titles.items())
     parts |= {name: inline(image) for name, image in drawn.items()}
+    parts |= {"question": QUESTIONS.get(results["config"]["preset"].removesuffix("-again"), "")}
     parts |= {"images": f"{IMAGES}", "ball": f"{RHO:g}", "recipes": hyperparameters(results)}
     parts |= {key: html.escape(str(value)) for key, value in results["dataset"].items()}
     return fill(results["config"]["kind"], parts)
@@ -148,15 +156,17 @@ def fill(template: str, parts: dict[str, str]) -> str:
 def html_report(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
     """One self-contained page: question, tables, pictures, and what it takes to repeat it."""
     data = results["dataset"]
-    return page(f"Does SAM help on {data['name']}?", section(results, drawn), data, results)
+    return page(f"Does SAM help on {data['name']}?", section(results, drawn), data, [results])
 
 
-def page(title: str, body: str, data: dict[str, Any], results: dict[str, Any]) -> str:
-    """The frame around what was found: a warning where images are synthetic, the data, the command, the machine."""
-    synthetic = results["dataset"]["synthetic"]
+def page(title: str, body: str, data: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+    """The frame around what was found: a warning where images are synthetic, the data, commands, machines."""
+    synthetic = any(results["dataset"]["synthetic"] for results in found)
     warning = f'<p class="warning"><strong>{html.escape(WARNING)}</strong></p>' if synthetic else ""
+    commands = dict.fromkeys(results["config"]["command"] for results in found)
+    machine = together(results["environment"] for results in found)
     parts = {"title": html.escape(title), "warning": warning, "body": body, "data": facts(data)}
-    parts |= {"command": html.escape(results["config"]["command"]), "environment": facts(results["environment"])}
+    parts |= {"command": "<br>".join(map(html.escape, commands)), "environment": facts(machine)}
     return fill("page", parts)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisam.data import Dataset
-from minisam_study.environment import changes
+from minisam_study.environment import changes, together
 from minisam_study.experiments import Experiment, Pair, Setting
 from minisam_study.files import Damaged, parse_json, reason
 from minisam_study.statistics import error_reduction, mean_error, ratio
@@ -65,8 +65,7 @@ def reproduce(
     asked: dict[str, Any] = {"command": command, "preset": name, "kind": experiment.kind}
     asked |= {"seeds": len({config.seed for _, _, config in runs}), "evaluate_every": experiment.evaluate_every}
     asked["pairs"] = [list(pair) for pair in experiment.pairs]
-    together = {key: ", ".join(dict.fromkeys(str(machine[key]) for machine in machines)) for key in machines[0]}
-    results = {"dataset": data, "environment": together, "config": asked, "runs": records}
+    results: dict[str, Any] = {"dataset": data, "environment": together(machines), "config": asked, "runs": records}
     results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong, experiment.pairs)}
     return results, predictions
 
@@ -158,8 +157,6 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Pa
                 continue
             base, new = optimizers[baseline], optimizers[candidate]
             row = setting._asdict() | {"baseline": baseline, "candidate": candidate}
-            costs = {records[i]["gradient_evaluations"] for i in (base[0], new[0])}
-            row["matched"] = "gradients" if len(costs) == 1 else "epochs"
             row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[new])
             for key, number in GEOMETRY.items():
                 old, now = (np.array([number(records[i]["geometry"]) for i in runs]) for runs in (base, new))

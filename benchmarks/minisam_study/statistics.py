@@ -7,6 +7,7 @@ only one of the two is too narrow.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -114,37 +115,46 @@ def ratio(baseline: Array, candidate: Array) -> Interval:
 
 
 def ranks(x: Array) -> Array:
-    """Ranks 1 to n of x (n,); equal values share the mean of theirs.
+    """Ranks 1 to n of x (..., n) along its last axis; equal values share the mean of theirs.
 
     >>> ranks(np.array([0.3, 0.1, 0.3, 0.9]))
     array([2.5, 1. , 2.5, 4. ])
     """
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
+    lower = (x[..., None, :] < x[..., :, None]).sum(-1)
+    equal = (x[..., None, :] == x[..., :, None]).sum(-1)
+    return lower + (equal + 1) / 2
 
 
-def rank_correlation(x: Array, y: Array, groups: Array, rng: np.random.Generator, resamples: int = 2000) -> Interval:
-    """Spearman's rank correlation of x and y (n,): Pearson's of their ranks.
+def spearman(x: Array, y: Array) -> Array:
+    """Spearman's rank correlation (1904) of x and y (..., n) along the last axis: Pearson's of their ranks.
 
-    The interval holds the middle 95 % of what it is when whole groups, numbered in groups (n,), are drawn anew with
-    replacement (Efron 1979): points of one group (one seed, say) have something in common. NaN where all x or all y
-    are equal.
+    NaN where all x or all y are equal.
 
-    >>> x, rng = np.array([1.0, 2.0, 3.0, 4.0]), np.random.default_rng(0)
-    >>> rank_correlation(x, -x, np.arange(4), rng).estimate
-    -1.0
+    >>> x = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    >>> spearman(x, -(x**3))
+    array([-1., nan])
     """
+    a, b = (rank - rank.mean(-1, keepdims=True) for rank in (ranks(x), ranks(y)))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
 
-    def spearman(chosen: Array) -> float:
-        a, b = ranks(x[chosen]), ranks(y[chosen])
-        return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else math.nan
 
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    drawn = rng.integers(0, len(members), (resamples, len(members)))
-    found = np.array([spearman(np.concatenate([members[i] for i in row])) for row in drawn])
-    estimate, found = spearman(np.arange(len(x))), found[~np.isnan(found)]
+def resampled(
+    statistic: Callable[[Array, Array], float], x: Array, y: Array, rng: np.random.Generator, resamples: int = 1000
+) -> Interval:
+    """A statistic of two tables, with the middle 95 % of what it is when rows and columns are drawn anew.
+
+    x and y are (methods, seeds), and both were drawn: rows and columns are each drawn with replacement, the same ones
+    of both tables ("pigeonhole bootstrap", Owen 2007). With few rows or columns the interval is a rough one. A NaN
+    among the resamples is left out; the interval of a NaN has no bounds.
+
+    >>> x = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
+    >>> resampled(lambda x, y: spearman(x.ravel(), y.ravel()), x, 2 * x, np.random.default_rng(0))
+    Interval(estimate=1.0, low=1.0, high=1.0)
+    """
+    estimate = float(statistic(x, y))
     if math.isnan(estimate):
         return Interval(estimate, None, None)
-    low, high = np.percentile(found, [2.5, 97.5])
+    drawn = (np.ix_(*(rng.integers(0, n, n) for n in x.shape)) for _ in range(resamples))
+    low, high = np.nanpercentile([statistic(x[some], y[some]) for some in drawn], [2.5, 97.5])
     return Interval(estimate, float(low), float(high))

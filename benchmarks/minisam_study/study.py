@@ -14,7 +14,8 @@ from minisam_study.files import replacing
 from minisam_study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
 from minisam_study.recipes import MAIN, MATCHED, SAM, VARIANTS
 from minisam_study.report import Table, fill, html_table, inline, page, percent, section
-from minisam_study.statistics import Interval, rank_correlation
+from minisam_study.reproduce import GEOMETRY
+from minisam_study.statistics import Interval, resampled, spearman
 
 Results = dict[str, dict[str, Any]]  # of every part, by name
 BALL = next(iter(VARIANTS))
@@ -36,25 +37,25 @@ class Claim:
     expected: str = "better"  # or: worse, no better, no worse
 
     def rows(self, found: Results) -> Iterator[tuple[str, ...]]:
-        """A row of the table for each setting, with its verdict."""
+        """A row of the table for each setting in which there is an answer, with its verdict."""
         pair = self.baseline, self.candidate
         for name, results in found.items():
             for row in results["comparisons"] if fnmatch(name, self.part) else ():
-                if (row["baseline"], row["candidate"]) != pair or row["noise"] not in self.noise:
+                interval = self._interval(row)
+                if interval is None or (row["baseline"], row["candidate"]) != pair or row["noise"] not in self.noise:
                     continue
-                interval, where = self._interval(row), f"{name}: {Setting.of(row).title}"
+                where = f"{name}: {Setting.of(row).title}"
                 yield self.text, self.paper, where, self._text(interval), self.verdict(interval)
 
-    def _interval(self, row: dict[str, Any]) -> Interval:
+    def _interval(self, row: dict[str, Any]) -> Interval | None:
         if self.measure == "error_reduction":
             return Interval(row["error_reduction"], row["ci_low"], row["ci_high"])
-        return Interval(*row[self.measure])
+        return row[self.measure] and Interval(*row[self.measure])
 
     def _text(self, interval: Interval) -> str:
         if self.measure == "error_reduction":
-            estimate, low, high = (100 * (value or 0.0) for value in interval)
-            return f"errors fewer with {self.candidate}: {estimate:+.1f} % ({low:+.1f} to {high:+.1f})"
-        return f"with {self.candidate} {interval.estimate:.2f} times lower ({interval.low:.2f} to {interval.high:.2f})"
+            return f"{self.candidate}: gain {_with_ends(interval, '+.1f', 100)} %"
+        return f"{self.candidate}: {_with_ends(interval, '.2f')} times lower"
 
     def verdict(self, interval: Interval) -> str:
         """What the interval says: "agrees", "disagrees" or "undecided"."""
@@ -65,14 +66,23 @@ class Claim:
         holds, fails = {
             "better": (better, worse),
             "worse": (worse, better),
-            "no better": (not better and interval.high < even + MARGIN, better),
-            "no worse": (not worse and interval.low > even - MARGIN, worse),
+            "no better": (interval.high < even + MARGIN, interval.low > even + MARGIN),
+            "no worse": (interval.low > even - MARGIN, interval.high < even - MARGIN),
         }[self.expected]
         return "agrees" if holds else "disagrees" if fails else "undecided"
 
 
+def _with_ends(interval: Interval, digits: str, scale: float = 1.0) -> str:
+    """An estimate and, where there is one, its interval."""
+    if np.isnan(interval.estimate):
+        return "–"
+    estimate, *ends = (f"{scale * value:{digits}}" for value in interval if value is not None)
+    return f"{estimate} ({' to '.join(ends)})" if ends else estimate
+
+
 MAINS = "optimizers-*"
-FORET = "Foret et al. 2021"
+NOISES = (0.0, 0.2, 0.4, 0.6)
+FORET, LATE = "Foret et al. 2021", "Andriushchenko and Flammarion 2022"
 CLAIMS = (
     Claim(f"SAM makes fewer errors than Momentum with as many gradients, clean labels ({FORET}, table 1)",
           "WRN-28-10: 3.5 → 2.7 % (23 % fewer) on CIFAR-10, 18.8 → 16.5 % (12 % fewer) on CIFAR-100",
@@ -84,29 +94,35 @@ CLAIMS = (
     Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.2, 0.4, 0.6)),
     Claim("The same on CIFAR-100, as many gradients", "", "cifar100*", MATCHED, SAM),
     Claim(f"SAM ends in flatter minima: λ1 ({FORET}, figure 3)", "24.2 with SGD, 1.0 with SAM",
-          MAINS, MATCHED, SAM, measure="lambda_max"),
-    Claim("… the loss rises less within a ball around them", "", MAINS, MATCHED, SAM, measure="worst_rise"),
+          MAINS, MATCHED, SAM, noise=NOISES, measure="lambda_max"),
+    Claim("… the loss rises less within a ball around them", "", MAINS, MATCHED, SAM, noise=NOISES,
+          measure="worst_rise"),
+    Claim("… the trace of the Hessian is smaller (our question)", "", MAINS, MATCHED, SAM, noise=NOISES,
+          measure="trace"),
     Claim(f"p = 2 is better than p = ∞ ({FORET}, appendix)", "", "ingredients", BALL, "p = ∞", expected="worse"),
-    Claim("… than p = 1", "", "ingredients", BALL, "p = 1", expected="worse"),
-    Claim("… than a random direction of the same length", "", "ingredients", BALL, "random direction, SAM's length",
-          expected="worse"),
-    Claim("… than a random direction of its own best length", "", "ingredients", BALL, "random direction",
+    Claim("… than p = 1 (our question)", "", "ingredients", BALL, "p = 1", expected="worse"),
+    Claim(f"The gradient's direction is better than a random one of the same length ({FORET}, appendix)", "",
+          "ingredients", BALL, "random direction, SAM's length", expected="worse"),
+    Claim("… than a random one of its own best length (our question)", "", "ingredients", BALL, "random direction",
           expected="worse"),
     *(Claim(f"{k} ascent steps are no better than one ({FORET}, appendix)",
-            "error 2.77, 2.76, 2.73, 2.77 % with 1, 2, 3, 5 steps", "ingredients", BALL, f"{k} ascent steps",
+            "CIFAR-10: error 2.77, 2.76, 2.73, 2.77 % with 1, 2, 3, 5 steps", "ingredients", BALL, f"{k} ascent steps",
             expected="no better") for k in (2, 3, 5)),
-    Claim(f"The second-order term can be dropped ({FORET}, appendix)", "", "ingredients", BALL,
+    Claim(f"The second-order term is no gain ({FORET}, appendix)", "", "ingredients", BALL,
           "with second-order term", expected="no better"),
     *(Claim(f"Fewer images climbing together is better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
             "m = batch", f"m = {m}") for m in (1, 4, 16, 64)),
-    Claim("With all images in one batch SAM gains nothing (Andriushchenko and Flammarion 2022)", "figure only",
-          "full-batch", MATCHED, SAM, expected="no better"),
-    Claim("SAM in the last half of training only is no worse (Andriushchenko and Flammarion 2022)", "figure only",
+    Claim(f"With all images in one batch SAM gains nothing ({LATE})", "figure only", "full-batch", MATCHED, SAM,
+          expected="no better"),
+    Claim(f"SAM in the last half of training only is no worse ({LATE}: most of the gain)", "figure only",
           "ingredients", BALL, "last half only", expected="no worse"),
     Claim("… in the last quarter only", "", "ingredients", BALL, "last quarter only", expected="no worse"),
-    Claim("SAM is not just regularisation: the best L1 penalty is worse", "", "ingredients", BALL,
+    Claim("SAM is not just regularisation: the best L1 penalty is worse (our question)", "", "ingredients", BALL,
           "L1 penalty, 2× epochs", expected="worse"),
-    Claim("… the best L2 penalty (weight decay) is worse", "", "ingredients", BALL, MATCHED, expected="worse"),
+    Claim("… the best L2 penalty (weight decay) is worse (our question)", "", "ingredients", BALL, MATCHED,
+          expected="worse"),
+    Claim("… without weight decay SAM is better than Momentum, as many epochs (our question)", "", "ingredients",
+          "Momentum, no weight decay", "SAM, no weight decay"),
 )  # fmt: skip
 
 
@@ -119,61 +135,49 @@ def claims_table(found: Results) -> Table:
     return table
 
 
+SHARPNESS = {"λ1": "lambda_max", "λ1 / λ5": "lambda_ratio", "worst rise": "worst_rise", "trace": "trace"}
+
+
 def flatness_table(found: Results) -> Table:
-    """Rank correlation of test error with λ1 and with the worst rise, within methods and across them."""
+    """Rank correlation of test error with sharpness, within methods (the mean of theirs) and across all runs."""
     table: Table = [("setting", "sharpness", "within methods", "across methods")]
-    for name, results in found.items():
-        if results["config"]["kind"] != "methods":
-            continue
-        for setting in settings(results):
-            runs = [run for run in results["runs"] if Setting.of(run) == setting]
-            seeds = np.array([run["seed"] for run in runs])
-            labels = np.array([run["optimizer"] for run in runs])
-            errors = np.array([run["test_error"] for run in runs])
-            for what, key in (("λ1", "eigenvalues"), ("λ1 / λ5", "ratio"), ("worst rise", "worst"), ("trace", "trace")):
-                x = np.array([_sharpness(run["geometry"], key) for run in runs])
-                rng = np.random.default_rng(0)
-                inside = rank_correlation(_centred(x, labels), _centred(errors, labels), seeds, rng)
-                across = rank_correlation(x, errors, seeds, rng)
-                table.append((f"{name}: {setting.title}", what, *(map(_correlation, (inside, across)))))
+    for title, setting, results in _main_parts(found):
+        runs = sorted(in_setting(results, "runs", setting), key=lambda run: (run["optimizer"], run["seed"]))
+        shape = -1, len({run["seed"] for run in runs})  # (methods, seeds)
+        errors = np.array([run["test_error"] for run in runs]).reshape(shape)
+        for what, key in SHARPNESS.items():
+            x = np.array([GEOMETRY[key](run["geometry"]) for run in runs]).reshape(shape)
+            intervals = (resampled(how, x, errors, np.random.default_rng(0)) for how in (_within, _across))
+            table.append((title, what, *(_with_ends(interval, "+.2f") for interval in intervals)))
     return table
 
 
-def _sharpness(geometry: dict[str, Any], key: str) -> float:
-    if key == "ratio":
-        return geometry["eigenvalues"][0] / geometry["eigenvalues"][4]
-    return geometry[key] if key == "trace" else geometry[key][0 if key == "eigenvalues" else -1]
+def _within(x: np.ndarray, y: np.ndarray) -> float:
+    return float(spearman(x, y).mean())
 
 
-def _centred(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """x less its group's mean rank: what differs between the runs of one method."""
-    means = {group: x[groups == group].mean() for group in np.unique(groups)}
-    scale = {group: x[groups == group].std() or 1.0 for group in np.unique(groups)}
-    return np.array([(value - means[group]) / scale[group] for value, group in zip(x, groups, strict=True)])
-
-
-def _correlation(interval: Interval) -> str:
-    if interval.low is None:
-        return "–"
-    return f"{interval.estimate:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+def _across(x: np.ndarray, y: np.ndarray) -> float:
+    return float(spearman(x.ravel(), y.ravel()))
 
 
 def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
     """Title, setting and results of whatever compares SAM with its baselines."""
+    data = {"cifar100": "CIFAR-100, ", "cifar100-coarse": "20 classes of CIFAR-100, "}
     for results in found.values():
         if results["config"]["kind"] == "methods":
-            dataset = results["dataset"]["name"]
             for setting in settings(results):
-                yield ("" if dataset == "cifar10" else f"{dataset}: ") + setting.title, setting, results
+                yield data.get(results["dataset"]["name"], "") + setting.title, setting, results
 
 
 def main_table(found: Results) -> Table:
-    """Test errors of all methods, and how many fewer SAM makes than Momentum with as many gradients."""
-    table: Table = [("test error, %", *MAIN, "SAM's gain, %")]
+    """Test errors of all methods, and how many fewer SAM makes than Momentum with as many epochs, or gradients."""
+    momenta = ("Momentum", MATCHED)
+    table: Table = [("test error, %", *MAIN, *(f"SAM's gain on {baseline}, %" for baseline in momenta))]
     for title, setting, results in _main_parts(found):
         rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
         errors = (percent(rows[method], "test_error") for method in MAIN)
-        table.append((title, *errors, percent(_gain(results, setting, MATCHED), "error_reduction")))
+        gains = (percent(_gain(results, setting, baseline), "error_reduction") for baseline in momenta)
+        table.append((title, *errors, *gains))
     return table
 
 
@@ -196,7 +200,8 @@ def overview(found: Results) -> Figure:
                 (flatter, row["lambda_max"], 1),
             ):
                 estimate, *ends = scale * np.array(values, float)
-                ax.plot(ends, [y + shift] * 2, color=colour, lw=2)
+                if not np.isnan(ends).any():  # a single seed
+                    ax.plot(ends, [y + shift] * 2, color=colour, lw=2)
                 ax.plot(estimate, y + shift, "o", color=colour, ms=6, label=None if y else f"than {baseline}")
     for ax, even in ((gain, 0), (flatter, 1)):
         ax.axvline(even, color="0.4", lw=1)
@@ -204,7 +209,7 @@ def overview(found: Results) -> Figure:
     gain.set_yticks(range(len(parts)), [title for title, *_ in parts])
     gain.set_ylim(-0.5, len(parts) - 0.5)
     gain.set_xlabel("errors fewer with SAM(Momentum), % (right is better)")
-    flatter.set(xlabel="λ1 lower with SAM(Momentum), times", xscale="log")
+    flatter.set(xlabel="λ1 lower with SAM, times", xscale="log")
     plain_ticks(flatter)
     figure.legend(*gain.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -227,5 +232,5 @@ def write_study(folder: Path, found: Results) -> Path:
     with replacing(folder / "overview.png") as path:
         path.write_bytes(picture)
     with replacing(folder / "report.html") as path:
-        path.write_text(page(title, body, data, next(iter(found.values()))), encoding="utf-8")
+        path.write_text(page(title, body, data, list(found.values())), encoding="utf-8")
     return folder / "report.html"
