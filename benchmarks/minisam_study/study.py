@@ -172,7 +172,7 @@ def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]
 def main_table(found: Results) -> Table:
     """Test errors of all methods, and how many fewer SAM makes than Momentum with as many epochs, or gradients."""
     momenta = ("Momentum", MATCHED)
-    table: Table = [("test error, %", *MAIN, *(f"SAM's gain on {baseline}, %" for baseline in momenta))]
+    table: Table = [("test error, %", *MAIN, *(f"gain on {baseline}, %" for baseline in momenta))]
     for title, setting, results in _main_parts(found):
         rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
         errors = (percent(rows[method], "test_error") for method in MAIN)
@@ -208,7 +208,7 @@ def overview(found: Results) -> Figure:
         ax.grid(axis="x", alpha=0.3)
     gain.set_yticks(range(len(parts)), [title for title, *_ in parts])
     gain.set_ylim(-0.5, len(parts) - 0.5)
-    gain.set_xlabel("errors fewer with SAM(Momentum), % (right is better)")
+    gain.set_xlabel("errors fewer with SAM, % (right is better)")
     flatter.set(xlabel="λ1 lower with SAM, times", xscale="log")
     plain_ticks(flatter)
     figure.legend(*gain.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
