@@ -144,6 +144,12 @@ def test_resampling_draws_whole_rows_and_whole_columns():
         assert found.high - found.low == pytest.approx(spread, rel=0.15)
 
 
+def test_resampling_keeps_what_belongs_together():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    found = resampled(lambda x, y: spearman(x.ravel(), y.ravel()), x, x**3, np.random.default_rng(1))
+    assert found == pytest.approx((1, 1, 1))
+
+
 def test_resampling_errs_towards_caution():
     """Where methods and seeds have something in common, but sharpness and error have not."""
     rng = np.random.default_rng(0)

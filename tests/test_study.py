@@ -10,7 +10,7 @@ from minisam_study.experiments import FULL, PRESETS, smoke
 from minisam_study.plots import PICTURES
 from minisam_study.reproduce import reproduce
 from minisam_study.statistics import Interval
-from minisam_study.study import CLAIMS, Claim, claims_table, flatness_table, write_study
+from minisam_study.study import CLAIMS, Claim, claims_table, flatness, flatness_parts, write_study
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,15 @@ def test_the_verdict_is_what_the_interval_says(expected, verdicts):
     intervals = [Interval(*(2.0**value for value in one)) for one in (above, across, below)]  # even is 1
     assert tuple(map(times.verdict, intervals)) == verdicts
     assert claim.verdict(Interval(0.2, None, None)) == "undecided"
+    slightly = {  # on one side, but the margin is within
+        "better": ("agrees", "disagrees"),
+        "worse": ("disagrees", "agrees"),
+        "no better": ("undecided", "agrees"),
+        "no worse": ("agrees", "undecided"),
+    }
+    assert (
+        tuple(map(claim.verdict, (Interval(0.02, 0.005, 0.03), Interval(-0.02, -0.03, -0.005)))) == slightly[expected]
+    )
     small = Interval(0.0, -0.01, 0.01)  # as good as nothing
     assert claim.verdict(small) == ("agrees" if expected.startswith("no") else "undecided")
 
@@ -70,6 +79,14 @@ def test_the_table_has_a_row_for_each_setting_and_no_other(found):
     assert all(re.fullmatch(rf"SAM\(Momentum\): {times} \({times} to {times}\) times lower", one) for one in flatter)
 
 
+def test_a_measure_without_a_ratio_is_no_answer():
+    """A trace below zero has no logarithm."""
+    row = {"model": "mlp", "noise": 0.0, "n_train": 9, "baseline": "old", "candidate": "new", "trace": None}
+    claim = Claim("", "", "part", "old", "new", measure="trace")
+    assert not list(claim.rows({"part": {"comparisons": [row]}}))
+    assert len(list(claim.rows({"part": {"comparisons": [row | {"trace": [2.0, 1.5, 2.5]}]}}))) == 1
+
+
 def test_flatness_is_correlated_within_methods_and_across_them():
     """Within each method the flatter run is the worse one, and the sharper method is the worse one."""
     runs = []
@@ -81,14 +98,17 @@ def test_flatness_is_correlated_within_methods_and_across_them():
             runs.append(run | {"test_error": error - 0.01 * seed})
     about = {"config": {"kind": "methods"}, "dataset": {"name": "cifar10"}}
     summary = [{"model": "mlp", "noise": 0.0, "n_train": 9}]
-    header, *rows = flatness_table({"p": about | {"runs": runs[::-1], "summary": summary}})  # in any order
-    cells = {row[1]: row[2:] for row in rows}
-    assert header[2:] == ("within methods", "across methods")
-    assert cells["λ1"][0] == "-1.00 (-1.00 to -1.00)"
-    assert cells["worst rise"][0] == "+1.00 (+1.00 to +1.00)"
-    assert float(cells["λ1"][1].split()[0]) > 0.3
-    assert cells["trace"][0] == "–"  # nothing differs
-    assert cells["trace"][1].startswith("+")
+    found = {"p": about | {"runs": runs[::2] + runs[1::2], "summary": summary}}  # in any order
+    cells = {what: pair for _, what, *pair in flatness(found)}
+    assert cells["λ1"][0] == pytest.approx((-1, -1, -1))
+    assert cells["worst rise"][0] == pytest.approx((1, 1, 1))
+    assert cells["λ1"][1].estimate > 0.3
+    assert cells["trace"][0][1:] == (None, None)  # nothing differs
+    assert cells["trace"][1].estimate > 0.5
+    parts = flatness_parts(found)
+    assert parts["correlations"] == "4"
+    assert parts["within"] == "1 are above zero and 1 below"
+    assert "<td>+1.00 (+1.00 to +1.00)</td>" in parts["flatness"]
 
 
 def test_a_single_seed_has_estimates_without_intervals(tmp_path):

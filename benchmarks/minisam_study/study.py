@@ -138,18 +138,31 @@ def claims_table(found: Results) -> Table:
 SHARPNESS = {"λ1": "lambda_max", "λ1 / λ5": "lambda_ratio", "worst rise": "worst_rise", "trace": "trace"}
 
 
-def flatness_table(found: Results) -> Table:
-    """Rank correlation of test error with sharpness, within methods (the mean of theirs) and across all runs."""
-    table: Table = [("setting", "sharpness", "within methods", "across methods")]
+def flatness(found: Results) -> list[tuple[str, str, Interval, Interval]]:
+    """Rank correlation of test error with sharpness in every setting: within methods (their mean), across all runs."""
+    rows = []
     for title, setting, results in _main_parts(found):
         runs = sorted(in_setting(results, "runs", setting), key=lambda run: (run["optimizer"], run["seed"]))
         shape = -1, len({run["seed"] for run in runs})  # (methods, seeds)
         errors = np.array([run["test_error"] for run in runs]).reshape(shape)
         for what, key in SHARPNESS.items():
             x = np.array([GEOMETRY[key](run["geometry"]) for run in runs]).reshape(shape)
-            intervals = (resampled(how, x, errors, np.random.default_rng(0)) for how in (_within, _across))
-            table.append((title, what, *(_with_ends(interval, "+.2f") for interval in intervals)))
-    return table
+            within, across = (resampled(how, x, errors, np.random.default_rng(0)) for how in (_within, _across))
+            rows.append((title, what, within, across))
+    return rows
+
+
+def flatness_parts(found: Results) -> dict[str, str]:
+    """The correlations as a table, and how many of their intervals exclude zero."""
+    rows = flatness(found)
+    table: Table = [("setting", "sharpness", "within methods", "across methods")]
+    table += [(title, what, *(_with_ends(one, "+.2f") for one in pair)) for title, what, *pair in rows]
+    parts = {"flatness": html_table(table), "correlations": f"{len(rows)}"}
+    for name, intervals in zip(("within", "across"), list(zip(*rows, strict=True))[2:], strict=True):
+        sure = [one for one in intervals if one.low is not None]
+        above, below = sum(one.low > 0 for one in sure), sum(one.high < 0 for one in sure)
+        parts[name] = f"{above} are above zero and {below} below"
+    return parts
 
 
 def _within(x: np.ndarray, y: np.ndarray) -> float:
@@ -200,8 +213,7 @@ def overview(found: Results) -> Figure:
                 (flatter, row["lambda_max"], 1),
             ):
                 estimate, *ends = scale * np.array(values, float)
-                if not np.isnan(ends).any():  # a single seed
-                    ax.plot(ends, [y + shift] * 2, color=colour, lw=2)
+                ax.plot(ends, [y + shift] * 2, color=colour, lw=2)  # NaN, of a single seed: nothing
                 ax.plot(estimate, y + shift, "o", color=colour, ms=6, label=None if y else f"than {baseline}")
     for ax, even in ((gain, 0), (flatter, 1)):
         ax.axvline(even, color="0.4", lw=1)
@@ -223,7 +235,7 @@ def write_study(folder: Path, found: Results) -> Path:
     for name, results in found.items():
         sections.append(f'<h2 id="{name}">Part {len(sections) + 1}: {name}</h2>{section(results, pictures(results))}')
     number = sum(len(results["comparisons"]) for results in found.values())
-    parts = {"claims": html_table(claims_table(found)), "flatness": html_table(flatness_table(found))}
+    parts = {"claims": html_table(claims_table(found))} | flatness_parts(found)
     parts |= {"sections": "".join(sections), "comparisons": f"{number:,}", "methods": ", ".join(MAIN)}
     parts |= {"runs": f"{sum(len(results['runs']) for results in found.values()):,}"}
     parts |= {"overview": inline(picture), "main": html_table(main_table(found)), "margin": f"{100 * MARGIN:g}"}
