@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator
 
 from minisam_study.experiments import Setting
 from minisam_study.files import replacing
+from minisam_study.reproduce import correlate
 
 # Without colours, too: SAM is solid, its baselines are dashed or dotted.
 STYLES = {
@@ -233,7 +234,7 @@ def budgets(results: dict[str, Any]) -> Figure:
 
 
 def flatness(results: dict[str, Any]) -> Figure:
-    """Test error against λ1, a point for each run."""
+    """Test error against λ1, a point for each run, and their rank correlation."""
     figure, panels = _panels(results)
     for ax, setting in panels:
         for row in in_setting(results, "summary", setting):
@@ -243,6 +244,8 @@ def flatness(results: dict[str, Any]) -> Figure:
             colour, dash = STYLES.get(name, OTHER)
             face = colour if dash == "-" else "none"
             ax.semilogx(x, y, "o" if dash == "-" else "s", mec=colour, mfc=face, ms=6, label=name)
+        _, across = correlate(in_setting(results, "runs", setting), "lambda_max")
+        ax.set_title(f"{setting.title}\nrank correlation {across.text('+.2f')}", fontsize=11)
         ax.set(xlabel="λ1 of the training loss", ylabel="test error, %")
         plain_ticks(ax)
         ax.tick_params(labelleft=True)

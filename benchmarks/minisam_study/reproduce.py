@@ -16,7 +16,7 @@ from minisam.data import Dataset
 from minisam_study.environment import changes, together
 from minisam_study.experiments import Experiment, Pair, Setting
 from minisam_study.files import Damaged, parse_json, reason
-from minisam_study.statistics import error_reduction, mean_error, ratio
+from minisam_study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
 from minisam_study.sweep import Outcome, run_all
 from minisam_study.train import Diverged
 
@@ -163,3 +163,24 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Pa
                 row[key] = list(ratio(old, now)) if min(old.min(), now.min()) > 0 else None
             comparisons.append(row)
     return comparisons
+
+
+def correlate(records: list[dict[str, Any]], key: str) -> tuple[Interval, Interval]:
+    """Rank correlation of one of GEOMETRY with the test error of a setting's runs: within methods, and across all runs.
+
+    Within methods it is the mean of theirs.
+    """
+    runs = sorted(records, key=lambda run: (run["optimizer"], run["seed"]))
+    shape = -1, len({run["seed"] for run in runs})  # (methods, seeds)
+    errors = np.array([run["test_error"] for run in runs]).reshape(shape)
+    sharpness = np.array([GEOMETRY[key](run["geometry"]) for run in runs]).reshape(shape)
+    within, across = (resampled(how, sharpness, errors, np.random.default_rng(0)) for how in (_within, _across))
+    return within, across
+
+
+def _within(x: np.ndarray, y: np.ndarray) -> float:
+    return float(spearman(x, y).mean())
+
+
+def _across(x: np.ndarray, y: np.ndarray) -> float:
+    return float(spearman(x.ravel(), y.ravel()))

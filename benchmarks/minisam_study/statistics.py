@@ -22,6 +22,17 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
 
+    def text(self, digits: str, scale: float = 1.0) -> str:
+        """The estimate with its bounds, where there are any.
+
+        >>> Interval(0.023, 0.01, 0.036).text("+.1f", 100)
+        '+2.3 (+1.0 to +3.6)'
+        """
+        if math.isnan(self.estimate):
+            return "–"
+        estimate, *ends = (f"{scale * value:{digits}}" for value in self if value is not None)
+        return f"{estimate} ({' to '.join(ends)})" if ends else estimate
+
 
 def t_quantile(p: float, dof: float) -> float:
     """The p-quantile of Student's t, by integrating its density.

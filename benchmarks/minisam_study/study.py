@@ -14,8 +14,8 @@ from minisam_study.files import replacing
 from minisam_study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
 from minisam_study.recipes import MAIN, MATCHED, SAM, VARIANTS
 from minisam_study.report import Table, fill, html_table, inline, page, percent, section
-from minisam_study.reproduce import GEOMETRY
-from minisam_study.statistics import Interval, resampled, spearman
+from minisam_study.reproduce import correlate
+from minisam_study.statistics import Interval
 
 Results = dict[str, dict[str, Any]]  # of every part, by name
 BALL = next(iter(VARIANTS))
@@ -54,8 +54,8 @@ class Claim:
 
     def _text(self, interval: Interval) -> str:
         if self.measure == "error_reduction":
-            return f"{self.candidate}: gain {_with_ends(interval, '+.1f', 100)} %"
-        return f"{self.candidate}: {_with_ends(interval, '.2f')} times lower"
+            return f"{self.candidate}: gain {interval.text('+.1f', 100)} %"
+        return f"{self.candidate}: {interval.text('.2f')} times lower"
 
     def verdict(self, interval: Interval) -> str:
         """What the interval says: "agrees", "disagrees" or "undecided"."""
@@ -70,14 +70,6 @@ class Claim:
             "no worse": (interval.low > even - MARGIN, interval.high < even - MARGIN),
         }[self.expected]
         return "agrees" if holds else "disagrees" if fails else "undecided"
-
-
-def _with_ends(interval: Interval, digits: str, scale: float = 1.0) -> str:
-    """An estimate and, where there is one, its interval."""
-    if np.isnan(interval.estimate):
-        return "–"
-    estimate, *ends = (f"{scale * value:{digits}}" for value in interval if value is not None)
-    return f"{estimate} ({' to '.join(ends)})" if ends else estimate
 
 
 MAINS = "optimizers-*"
@@ -139,38 +131,25 @@ SHARPNESS = {"λ1": "lambda_max", "λ1 / λ5": "lambda_ratio", "worst rise": "wo
 
 
 def flatness(found: Results) -> list[tuple[str, str, Interval, Interval]]:
-    """Rank correlation of test error with sharpness in every setting: within methods (their mean), across all runs."""
-    rows = []
-    for title, setting, results in _main_parts(found):
-        runs = sorted(in_setting(results, "runs", setting), key=lambda run: (run["optimizer"], run["seed"]))
-        shape = -1, len({run["seed"] for run in runs})  # (methods, seeds)
-        errors = np.array([run["test_error"] for run in runs]).reshape(shape)
-        for what, key in SHARPNESS.items():
-            x = np.array([GEOMETRY[key](run["geometry"]) for run in runs]).reshape(shape)
-            within, across = (resampled(how, x, errors, np.random.default_rng(0)) for how in (_within, _across))
-            rows.append((title, what, within, across))
-    return rows
+    """How the test error correlates with sharpness in every setting, within methods and across them."""
+    return [
+        (title, what, *correlate(in_setting(results, "runs", setting), key))
+        for title, setting, results in _main_parts(found)
+        for what, key in SHARPNESS.items()
+    ]
 
 
 def flatness_parts(found: Results) -> dict[str, str]:
     """The correlations as a table, and how many of their intervals exclude zero."""
     rows = flatness(found)
     table: Table = [("setting", "sharpness", "within methods", "across methods")]
-    table += [(title, what, *(_with_ends(one, "+.2f") for one in pair)) for title, what, *pair in rows]
+    table += [(title, what, *(one.text("+.2f") for one in pair)) for title, what, *pair in rows]
     parts = {"flatness": html_table(table), "correlations": f"{len(rows)}"}
     for name, intervals in zip(("within", "across"), list(zip(*rows, strict=True))[2:], strict=True):
         sure = [one for one in intervals if one.low is not None]
         above, below = sum(one.low > 0 for one in sure), sum(one.high < 0 for one in sure)
         parts[name] = f"{above} are above zero and {below} below"
     return parts
-
-
-def _within(x: np.ndarray, y: np.ndarray) -> float:
-    return float(spearman(x, y).mean())
-
-
-def _across(x: np.ndarray, y: np.ndarray) -> float:
-    return float(spearman(x.ravel(), y.ravel()))
 
 
 def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
