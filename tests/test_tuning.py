@@ -1,6 +1,7 @@
 """Tuning: equal effort for all, the recipes are what it chose, and no test image plays a part."""
 
 import importlib
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,21 @@ def test_the_recipes_are_those_that_tuning_chose(tune):
         for search in searches:
             compared = [label for label in search.grids if search.start or label in MAIN]
             assert len({len(list(tune.points(search.grids[label]))) for label in compared}) == 1
+
+
+def test_every_point_of_every_grid_was_tried_as_often_as_it_should(tune):
+    rows = {(row["problem"], row["method"], *sorted(row["numbers"].items())): row["errors"] for row in tune.stored()}
+    expected = {}
+    for searches in tune.SEARCHES.values():
+        for search in searches:
+            for problem, (label, grid) in itertools.product(search.problems, search.grids.items()):
+                start = RECIPES[problem.name][search.start] if search.start else {}
+                points = [(problem.name, label, *sorted((start | point).items())) for point in tune.points(grid)]
+                expected |= dict.fromkeys(points, search)
+                often = sum(len(rows[point]) == len(search.seeds + search.finals) for point in points)
+                assert often == (min(tune.FINALISTS, len(points)) if search.finals else len(points))
+    assert rows.keys() == expected.keys()
+    assert all(len(errors) >= len(expected[point].seeds) for point, errors in rows.items())
 
 
 def test_the_best_point_is_that_with_the_lowest_error_among_those_judged_most_often(tune):
