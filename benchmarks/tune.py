@@ -78,18 +78,18 @@ MLP_GRIDS = _mains(  # 12 points each
     asam={"lr": (0.01, 0.03), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
 )
 CNN_GRIDS = _mains(  # 12 points each
-    momentum={"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    momentum={"lr": (0.003, 0.01, 0.03), "weight_decay": (1e-2, 2e-2, 5e-2, 1e-1)},
     adam={"lr": (1e-3, 3e-3, 1e-2), "weight_decay": (0.1, 0.5, 2.0, 5.0)},
     gd={"lr": (0.03, 0.1, 0.3), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
-    sam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 2e-2), "rho": (0.02, 0.05, 0.1)},
+    sam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 2e-2), "rho": (0.01, 0.02, 0.05)},
     sam_adam={"lr": (1e-3, 3e-3), "weight_decay": (0.1, 0.5), "rho": (0.02, 0.05, 0.1)},
     asam={"lr": (0.01, 0.03), "weight_decay": (2e-3, 1e-2), "rho": (0.25, 0.5, 1.0)},
 )
 CNN_BN_GRIDS = _mains(  # a larger weight decay: scaling the weights before a BatchNorm changes nothing
-    momentum={"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 2e-2, 5e-2, 1e-1)},
+    momentum={"lr": (0.003, 0.01, 0.03), "weight_decay": (1e-2, 2e-2, 5e-2, 1e-1)},
     adam={"lr": (1e-3, 3e-3, 1e-2), "weight_decay": (0.1, 0.5, 2.0, 5.0)},
     gd={"lr": (0.03, 0.1, 0.3), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
-    sam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 3e-2), "rho": (0.02, 0.05, 0.1)},
+    sam={"lr": (0.03, 0.1), "weight_decay": (3e-2, 5e-2), "rho": (0.01, 0.02, 0.05)},
     sam_adam={"lr": (1e-3, 3e-3), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
     asam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 3e-2), "rho": (0.25, 0.5, 1.0)},
 )
@@ -105,6 +105,11 @@ FULL_BATCH_GRIDS: dict[str, Grid] = {  # 12 points each; few steps, so larger on
     "Momentum": {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)},
     MATCHED: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)},
     SAM: {"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 5e-2), "rho": (0.05, 0.15)},
+}
+BUDGET_GRIDS: dict[str, Grid] = {  # 12 points each
+    "Momentum": {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    MATCHED: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)},
+    SAM: {"lr": (0.01, 0.03), "weight_decay": (1e-2, 2e-2), "rho": (0.02, 0.05, 0.1)},
 }
 L1 = {"lr": (0.003, 0.01, 0.03), "l1": (1e-4, 5e-4, 1e-3, 3e-3)}
 PENALTIES = {"L1 penalty": L1, "L1 penalty, 2× epochs": L1}  # 12 points each, as for weight decay
@@ -131,7 +136,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "budget": tuple(
         Search(
             (one,),
-            {label: CNN_GRIDS[label] for label in ("Momentum", SAM) + (MATCHED,) * (one == BUDGETS[-1])},
+            {label: BUDGET_GRIDS[label] for label in ("Momentum", SAM) + (MATCHED,) * (one == BUDGETS[-1])},
             (1000,),
         )
         for one in BUDGETS
