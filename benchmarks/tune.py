@@ -102,11 +102,11 @@ SMALL_GRIDS = _mains(  # 6 points each, where the MLP is not the main thing
     asam={"lr": (0.01,), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
 )
 FULL_BATCH_GRIDS: dict[str, Grid] = {  # 12 points each; few steps, so larger ones
-    **dict.fromkeys(("Momentum", MATCHED), {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)}),
+    **{label: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)} for label in ("Momentum", MATCHED)},
     SAM: {"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 5e-2), "rho": (0.05, 0.15)},
 }
 BUDGET_GRIDS: dict[str, Grid] = {  # 12 points each
-    **dict.fromkeys(("Momentum", MATCHED), {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)}),
+    **{label: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 2e-2, 5e-2)} for label in ("Momentum", MATCHED)},
     SAM: {"lr": (0.01, 0.03), "weight_decay": (1e-2, 2e-2), "rho": (0.02, 0.05, 0.1)},
 }
 L1 = {"lr": (0.003, 0.01, 0.03), "l1": (1e-4, 5e-4, 1e-3, 3e-3)}
