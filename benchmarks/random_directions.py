@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from minisam_study import Prepared, load
-from minisam_study.environment import environment
-from minisam_study.files import replacing
-from minisam_study.geometry import mean_loss
 from tqdm import tqdm
 
 from minisam.analysis.sharpness import sharpness
-from minisam.data import Batches
+from minisam.data import Batches, load
 from minisam.nn import AvgPool2d, BatchLoss, Flatten, Linear, ReLU, Sequential
 from minisam.optim import Momentum
+from minisam.study.geometry import mean_loss
+from minisam.training import Prepared
+from minisam.training.environment import environment
+from minisam.training.files import replacing
 
 NETWORKS = [(16, 2), (16, 8), (8, 8), (8, 32), (4, 32), (2, 32), (1, 32), (1, 100), (1, 256)]  # pooling, hidden units
 EPOCHS, DIRECTIONS, RHO, IMAGES = 10, 1000, 0.1, 500

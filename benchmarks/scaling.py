@@ -26,16 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minisam_study.config import Config
-from minisam_study.datasets import load
-from minisam_study.environment import environment
-from minisam_study.files import replacing
-from minisam_study.recipes import MATCHED, MLP, SAM, noisy
-from minisam_study.reproduce import IMAGES
-from minisam_study.sweep import Outcome, Store, Task, dask_executor, run_all
 
-from minisam.data import Dataset
+from minisam.data import Dataset, load
 from minisam.kernels import set_threads
+from minisam.study.comparison import IMAGES
+from minisam.study.recipes import MATCHED, MLP, SAM, noisy
+from minisam.study.sweep import Outcome, Store, Task, dask_executor, run_all
+from minisam.training.config import Config
+from minisam.training.environment import environment
+from minisam.training.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 ROUNDS = 2

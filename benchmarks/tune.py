@@ -7,7 +7,7 @@ its error on the other quarter, whose labels are as noisy as the rest. The best 
 further splits (but for CIFAR-100), and the best of those is the recipe. All methods that are compared with each other
 get grids of the same size, placed by hand. Each tuning seed has a split, initial weights, batches and redrawn labels
 of its own, other than those of the comparison. Writes benchmarks/results/tuning/NAME.json and, from all that is
-there, the winners to benchmarks/minisam_study/recipes.json.
+there, the winners to minisam/study/recipes.json.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from minisam_study import recipes
-from minisam_study.config import Config
-from minisam_study.datasets import load
-from minisam_study.environment import environment
-from minisam_study.files import replacing
-from minisam_study.recipes import (
+
+from minisam.data import Dataset, load, redraw_labels
+from minisam.kernels import set_threads
+from minisam.rng import Stream, keyed_rng
+from minisam.study import recipes
+from minisam.study.recipes import (
     BIG_BATCH,
     BUDGETS,
     CIFAR100,
@@ -41,11 +41,10 @@ from minisam_study.recipes import (
     Problem,
     noisy,
 )
-from minisam_study.sweep import run_all
-
-from minisam.data import Dataset, redraw_labels
-from minisam.kernels import set_threads
-from minisam.rng import Stream, keyed_rng
+from minisam.study.sweep import run_all
+from minisam.training.config import Config
+from minisam.training.environment import environment
+from minisam.training.files import replacing
 
 HERE = Path(__file__).parent
 RESULTS, RECIPES = HERE / "results" / "tuning", Path(recipes.__file__).with_name("recipes.json")

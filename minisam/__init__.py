@@ -1,7 +1,7 @@
 """minisam: neural networks and Sharpness-Aware Minimization by hand, in NumPy and Numba.
 
 Read it from the bottom up: `kernels.reference`, `nn.layers`, `nn.network`, `objective`,
-`optim.sam`; then `minisam_study.train`, which trains with it.
+`optim.sam`; then `minisam.training.loop`, which trains with it.
 
 >>> import numpy as np
 >>> from minisam import SAM, BatchLoss, Linear, Momentum, ReLU, Sequential

@@ -1,8 +1,8 @@
 import pytest
 from hypothesis import settings
-from minisam_study import sweep
 
 from minisam import kernels
+from minisam.study import sweep
 
 settings.register_profile("minisam", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("minisam")

@@ -413,7 +413,7 @@ def test_damage_anywhere_is_data_or_a_value_error(tmp_path_factory, version, dat
 
 
 def test_importing_the_reader_does_not_import_the_downloader():
-    code = "import sys, minisam_study.download; print({'pooch', 'requests'} & set(sys.modules))"
+    code = "import sys, minisam.data.download; print({'pooch', 'requests'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study import synthetic
-from minisam_study.cli import main
-from minisam_study.config import FAMILY
-from minisam_study.experiments import smoke
-from minisam_study.recipes import MAIN
 
-from minisam.data import cifar
+from minisam.cli import main
+from minisam.data import cifar, synthetic
+from minisam.study.experiments import smoke
+from minisam.study.recipes import MAIN
+from minisam.training.config import FAMILY
 
-COMMAND = [sys.executable, "-m", "minisam_study.cli"]
+COMMAND = [sys.executable, "-m", "minisam"]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +79,7 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
 
 def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     monkeypatch.setenv("MINISAM_DATA", str(archive))
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny})
+    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--out", "out", "--seeds", "2"]) == 0
     captured = capsys.readouterr()
     assert "SYNTHETIC" not in captured.out + captured.err
@@ -96,9 +95,9 @@ def tiny():
 
 
 def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys):
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"smoke": tiny})
+    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--data-dir", "data", "--jobs", "1", "--out", "out"]) == 0
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {})  # the file says what was done
+    monkeypatch.setattr("minisam.cli.PRESETS", {})  # the file says what was done
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     again = ["reproduce", "--from", "out/results.json", "--jobs", "1"]
     assert main(again) == 0
@@ -151,7 +150,7 @@ def test_results_that_cannot_be_repeated(tmp_path, change, message, capsys):
 
 
 def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("minisam_study.cli.PRESETS", {"quick": tiny})
+    monkeypatch.setattr("minisam.cli.PRESETS", {"quick": tiny})
     assert main(["reproduce"]) == 0
     captured = capsys.readouterr()
     folder = tmp_path / "minisam-results" / "synthetic-quick"

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from minisam_study import load_model
-from minisam_study.cli import main
+
+from minisam.cli import main
+from minisam.training import load_model
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--save", "m.npz", "--save-every", "1"]
 REPRODUCE = ["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--jobs", "1", "--out", "out"]
@@ -18,7 +19,7 @@ def run_with_room(folder, words, room):
     import resource
 
     return subprocess.run(
-        [sys.executable, "-m", "minisam_study.cli", *words], cwd=folder, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "minisam", *words], cwd=folder, capture_output=True, text=True, timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )  # fmt: skip
 
@@ -56,7 +57,7 @@ def test_a_folder_without_permission_is_said_before_any_work(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o500)
     importlib.import_module("matplotlib.figure")  # as nobody, nothing more can be imported
-    importlib.import_module("minisam_study.report")
+    importlib.import_module("minisam.study.report")
     user = os.geteuid()
     if user == 0:  # root may write anywhere: be nobody for a while
         os.seteuid(65534)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minisam_study import Config, Diverged, Prepared, synthetic, train
-from minisam_study.config import FAMILY, make_optimizer
 from strategies import dtypes
 
-from minisam.data import Normalisation
+from minisam.data import Normalisation, synthetic
 from minisam.nn import BatchLoss, BatchNorm, Linear, Sequential, SoftmaxCrossEntropy, build
 from minisam.nn.models import MODELS
 from minisam.objective import Evaluation
+from minisam.training import Config, Diverged, Prepared, train
+from minisam.training.config import FAMILY, make_optimizer
 
 OPTIMIZERS = ("gd", "momentum", "adam", *FAMILY)
 

@@ -20,17 +20,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minisam_study import Checkpoints, Config, Model, Outcome, load_model, synthetic
-from minisam_study.checkpoint import State
-from minisam_study.config import make_optimizer
-from minisam_study.experiments import Arm, Experiment
-from minisam_study.files import parse_json
-from minisam_study.reproduce import Repeat, reproduce
-from minisam_study.sweep import Store, Task
 from test_cifar import VERSIONS, official_files, write_archive, write_folder
 
-from minisam.data import Normalisation, load_cifar
+from minisam.data import Normalisation, load_cifar, synthetic
 from minisam.nn import build
+from minisam.study import Outcome
+from minisam.study.comparison import Repeat, reproduce
+from minisam.study.experiments import Arm, Experiment
+from minisam.study.sweep import Store, Task
+from minisam.training import Checkpoints, Config, Model, load_model
+from minisam.training.checkpoint import State
+from minisam.training.config import make_optimizer
+from minisam.training.files import parse_json
 
 INPUTS = int(os.environ.get("MINISAM_FUZZ", "2000"))
 MEMORY = 64 << 20  # bytes a reader may take for files of some 10 kB

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study import Config, Prepared, load_model, save_model, synthetic, train
-from minisam_study.checkpoint import Model
-from minisam_study.cli import main
-from minisam_study.geometry import mean_loss, measure, training_loss
-from minisam_study.train import network
 
+from minisam.cli import main
+from minisam.data import synthetic
 from minisam.nn import BatchLoss, build
+from minisam.study.geometry import mean_loss, measure, training_loss
+from minisam.training import Config, Prepared, load_model, save_model, train
+from minisam.training.checkpoint import Model
+from minisam.training.loop import network
 
 IMAGES = ["--dataset", "synthetic", "--images", "60"]
 
@@ -45,12 +46,12 @@ def trained(tmp_path_factory):
 def elsewhere(tmp_path, monkeypatch):
     """An empty folder to work in, and a data set of which few images are drawn."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("minisam_study.cli.load", lambda name, folder: few_images())
+    monkeypatch.setattr("minisam.cli.load", lambda name, folder: few_images())
 
 
 def test_sharpness_of_two_models(trained, capsys, monkeypatch):
     effort = {"samples": 4, "steps": 3, "starts": 2, "directions": 5, "tolerance": 0.1}
-    monkeypatch.setattr("minisam_study.geometry.measure", lambda *args: measure(*args, **effort))
+    monkeypatch.setattr("minisam.study.geometry.measure", lambda *args: measure(*args, **effort))
     models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
     assert main(["sharpness", *models, *IMAGES, "--rho", "0.1", "--k", "2", "--out", "s"]) == 0
     out = capsys.readouterr().out
@@ -77,7 +78,7 @@ def test_the_loss_is_evaluations_whatever_fits_in_memory(monkeypatch):
     whole = BatchLoss(net, data.x_train, data.y_train, stats=stats)
     products = []
     for memory in (1 << 40, 1):
-        monkeypatch.setattr("minisam_study.geometry.MEMORY", memory)
+        monkeypatch.setattr("minisam.study.geometry.MEMORY", memory)
         loss = mean_loss(net, data.x_train, data.y_train, stats)
         assert (len(loss.objectives), loss.keeps) == (2, memory > 1)
         assert loss.value(theta) == pytest.approx(whole.value(theta), rel=1e-5)
@@ -136,7 +137,7 @@ def test_lines_around_two_solutions(trained, along):
 
 
 def test_toys_are_drawn(capsys, monkeypatch):
-    monkeypatch.setattr("minisam_study.geometry_plots.STEPS", 6)
+    monkeypatch.setattr("minisam.study.geometry_plots.STEPS", 6)
     assert main(["toy", "--out", "t"]) == 0
     assert Path("t/toy.png").read_bytes().startswith(b"\x89PNG")
     assert Path("t/toy.gif").read_bytes().startswith(b"GIF8")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study.experiments import FULL
-from minisam_study.report import markdown
-from minisam_study.reproduce import compare, summarise
-from minisam_study.study import main_table
+
+from minisam.study.comparison import compare, summarise
+from minisam.study.experiments import FULL
+from minisam.study.report import markdown
+from minisam.study.whole import main_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study import synthetic
-from minisam_study.experiments import FULL, PRESETS, Setting, smoke
-from minisam_study.plots import PICTURES
-from minisam_study.recipes import BASELINES, MAIN, METHODS
-from minisam_study.report import WARNING, html_report, text_table, write_report
-from minisam_study.reproduce import compare, reproduce, summarise
+
+from minisam.data import synthetic
+from minisam.study.comparison import compare, reproduce, summarise
+from minisam.study.experiments import FULL, PRESETS, Setting, smoke
+from minisam.study.plots import PICTURES
+from minisam.study.recipes import BASELINES, MAIN, METHODS
+from minisam.study.report import WARNING, html_report, text_table, write_report
 
 ROOT = Path(__file__).parents[1]
 TINY = smoke(n_train=64, epochs=2, seeds=2, n_test=40)

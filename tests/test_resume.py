@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minisam_study import Checkpoints, Config, Prepared, load_model, synthetic, train
-from minisam_study.cli import main
-from minisam_study.config import FAMILY
-from minisam_study.files import locked
+
+from minisam.cli import main
+from minisam.data import synthetic
+from minisam.training import Checkpoints, Config, Prepared, load_model, train
+from minisam.training.config import FAMILY
+from minisam.training.files import locked
 
 KILLS = int(os.environ.get("MINISAM_KILLS", "3"))  # 25 take a minute
 TINY = Config(epochs=4, batch_size=16, augment=True, noise=0.4)
@@ -207,7 +209,7 @@ def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
 
 def spawn(folder, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "minisam_study.cli", "train", *OPTIONS, "--save", "m.npz", "--resume", *words],
+        [sys.executable, "-m", "minisam", "train", *OPTIONS, "--save", "m.npz", "--resume", *words],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minisam_study.statistics import (
+from strategies import seeds
+
+from minisam.study.statistics import (
     crossed_variance,
     error_reduction,
     mean_error,
@@ -14,7 +16,6 @@ from minisam_study.statistics import (
     spearman,
     t_quantile,
 )
-from strategies import seeds
 
 
 @pytest.mark.parametrize(

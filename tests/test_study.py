@@ -5,12 +5,13 @@ from fnmatch import fnmatch
 
 import numpy as np
 import pytest
-from minisam_study import synthetic
-from minisam_study.experiments import FULL, PRESETS, smoke
-from minisam_study.plots import PICTURES
-from minisam_study.reproduce import reproduce
-from minisam_study.statistics import Interval
-from minisam_study.study import CLAIMS, Claim, claims_table, flatness, flatness_parts, write_study
+
+from minisam.data import synthetic
+from minisam.study.comparison import reproduce
+from minisam.study.experiments import FULL, PRESETS, smoke
+from minisam.study.plots import PICTURES
+from minisam.study.statistics import Interval
+from minisam.study.whole import CLAIMS, Claim, claims_table, flatness, flatness_parts, write_study
 
 
 @pytest.fixture(scope="module")

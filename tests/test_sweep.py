@@ -12,10 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from minisam_study import Config, run_all, sweep, synthetic
-from minisam_study.sweep import Store, Task, dask_executor, work
 
+from minisam.data import synthetic
 from minisam.kernels import set_threads
+from minisam.study import run_all, sweep
+from minisam.study.sweep import Store, Task, dask_executor, work
+from minisam.training import Config
 
 TINY = Config(epochs=2, batch_size=32)
 CONFIGS = [TINY, replace(TINY, optimizer="sam", seed=1), replace(TINY, optimizer="adam", noise=0.4)]
@@ -177,7 +179,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, dataset, monke
 
 def test_a_folder_in_use_is_refused(tmp_path, dataset):
     code = (
-        "import sys, pathlib; from minisam_study.files import locked\n"
+        "import sys, pathlib; from minisam.training.files import locked\n"
         "with locked(pathlib.Path('.lock')): print('held', flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen(
@@ -215,7 +217,7 @@ def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="looks for processes in /proc, which only Linux has")
 def test_workers_die_with_a_killed_parent(tmp_path):
-    command = [sys.executable, "-m", "minisam_study.cli", "reproduce", "--preset", "smoke", "--jobs", "2"]
+    command = [sys.executable, "-m", "minisam", "reproduce", "--preset", "smoke", "--jobs", "2"]
     parent = subprocess.Popen(
         [*command, "--dataset", "synthetic", "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL
     )

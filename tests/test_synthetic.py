@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minisam_study.synthetic import BLOCK, SHAPES, SIDE, _draw, synthetic
+
+from minisam.data.shapes import BLOCK, SHAPES, SIDE, _draw, synthetic
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from minisam_study import Config, Diverged, Model, Prepared, load_model, save_model, synthetic, train
-from minisam_study.config import make_optimizer
-from minisam_study.train import network
 
-from minisam.data import Dataset, Normalisation, redraw_labels
+from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build
 from minisam.optim import SAM, Cosine, Momentum
 from minisam.rng import Stream, keyed_rng
+from minisam.training import Config, Diverged, Model, Prepared, load_model, save_model, train
+from minisam.training.config import make_optimizer
+from minisam.training.loop import network
 
 TINY = Config(epochs=2, batch_size=32)
 

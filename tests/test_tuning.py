@@ -6,8 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from minisam_study import synthetic
-from minisam_study.recipes import MAIN, RECIPES, Problem
+
+from minisam.data import synthetic
+from minisam.study.recipes import MAIN, RECIPES, Problem
 
 
 @pytest.fixture

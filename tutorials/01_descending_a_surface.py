@@ -16,7 +16,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from minisam import GD, Adam, Momentum
 from minisam.analysis import Bowl
 from minisam.analysis.toy import Rosenbrock, run
-from minisam_study.lesson import BLUE, GREEN, ORANGE, show
+from lesson import BLUE, GREEN, ORANGE, show
 
 # %% [markdown]
 # ## A loss, and its gradient

@@ -18,7 +18,7 @@ from minisam.analysis import gradcheck, numerical_gradient, relative_error
 from minisam.data import Batches
 from minisam.nn import BatchLoss, Env, Flatten, Linear, ReLU, Sequential, SoftmaxCrossEntropy
 from minisam.nn.layer import Layer
-from minisam_study.lesson import BLUE, ORANGE, images, show
+from lesson import BLUE, ORANGE, images, show
 
 # %% [markdown]
 # ## A chain of functions

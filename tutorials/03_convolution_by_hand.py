@@ -17,7 +17,7 @@ from minisam.analysis import gradcheck
 from minisam.kernels import conv2d, reference
 from minisam.kernels.compiled import compile_all
 from minisam.nn import Conv2d
-from minisam_study.lesson import GREEN, GREY, ORANGE, images, show
+from lesson import GREEN, GREY, ORANGE, images, show
 
 # %% [markdown]
 # ## What it is

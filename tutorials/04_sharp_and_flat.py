@@ -15,7 +15,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from minisam import GD, SAM
 from minisam.analysis import Bowl
 from minisam.analysis.toy import TwoMinima, run
-from minisam_study.lesson import BLUE, GREEN, ORANGE, SKY, show
+from lesson import BLUE, GREEN, ORANGE, SKY, show
 
 # %% [markdown]
 # ## Two minima in one dimension

@@ -14,8 +14,8 @@ from minisam import GD, SAM, BatchLoss, Momentum
 from minisam.analysis import Bowl
 from minisam.nn import build
 from minisam.optim import Ball
-from minisam_study import Config, train
-from minisam_study.lesson import BLUE, GREEN, GREY, ORANGE, SKY, images, show
+from minisam.training import Config, train
+from lesson import BLUE, GREEN, GREY, ORANGE, SKY, images, show
 
 # %% [markdown]
 # ## The derivation

@@ -18,10 +18,10 @@ from minisam.analysis.toy import Rosenbrock
 from minisam.analysis.curvature import eigenvalues
 from minisam.data import redraw_labels
 from minisam.objective import Penalised
-from minisam_study import Config, train
-from minisam_study.geometry import mean_loss
-from minisam_study.lesson import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW, images, show
-from minisam_study.train import network
+from minisam.training import Config, train
+from minisam.study.geometry import mean_loss
+from lesson import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW, images, show
+from minisam.training.loop import network
 
 # %% [markdown]
 # ## What each of them adds to the gradient

@@ -14,10 +14,10 @@ from minisam.analysis.landscape import filter_normalized, plane
 from minisam.analysis.sharpness import sharpness
 from minisam.nn import Linear
 from minisam.nn.linearized import Linearized
-from minisam_study import Config, train
-from minisam_study.geometry import mean_loss
-from minisam_study.lesson import BLUE, ORANGE, images, show
-from minisam_study.train import network
+from minisam.training import Config, train
+from minisam.study.geometry import mean_loss
+from lesson import BLUE, ORANGE, images, show
+from minisam.training.loop import network
 
 # %% [markdown]
 # Two networks to compare: the same images, weights to start from and batches, once with momentum and once with SAM.

@@ -14,9 +14,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minisam_study import Config, train
-from minisam_study.lesson import BLUE, GREY, ORANGE, SKY, images, show
-from minisam_study.statistics import crossed_variance, error_reduction, mean_error, t_quantile
+from minisam.training import Config, train
+from lesson import BLUE, GREY, ORANGE, SKY, images, show
+from minisam.study.statistics import crossed_variance, error_reduction, mean_error, t_quantile
 
 # %% [markdown]
 # ## One run is no result
@@ -288,7 +288,7 @@ print("chosen:", min(validation, key=validation.get))
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
-from minisam_study.statistics import resampled, spearman
+from minisam.study.statistics import resampled, spearman
 
 for part in mains:
     for noise in sorted({row["noise"] for row in part["summary"]}):

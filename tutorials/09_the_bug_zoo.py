@@ -20,7 +20,7 @@ from IPython.display import Markdown, display
 
 from minisam import GD, SAM, BatchLoss, Linear, Momentum, Sequential
 from minisam.nn import Tanh
-from minisam_study.lesson import GREY, ORANGE, show, source
+from lesson import GREY, ORANGE, show, source
 
 tests = Path.cwd().parent / "tests"
 sys.path += [str(tests), str(tests / "bugzoo")]

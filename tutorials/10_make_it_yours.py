@@ -19,7 +19,7 @@ from minisam.data import Batches
 from minisam.nn import Flatten, Layer, Linear, ReLU, Sequential
 from minisam.objective import Array
 from minisam.optim import Optimizer
-from minisam_study.lesson import BLUE, GREEN, ORANGE, images, show
+from lesson import BLUE, GREEN, ORANGE, images, show
 
 # %% [markdown]
 # ## A layer of your own: Swish

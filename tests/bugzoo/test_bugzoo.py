@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from minisam_study import Config, Prepared, synthetic, train
-from minisam_study.train import network
 from properties import loss_goes_down
 from zoo import EXHIBITS, fold
 
+from minisam.data import synthetic
 from minisam.nn import BatchLoss
 from minisam.rng import Stream, keyed_rng
+from minisam.training import Config, Prepared, train
+from minisam.training.loop import network
 
 every_exhibit = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.animal.__name__)
 

@@ -2,8 +2,9 @@
 
 import os
 
-from minisam.data import LABELS, Dataset, find_cifar, load_cifar
-from minisam_study.synthetic import synthetic
+from minisam.data.cifar import LABELS, find_cifar, load_cifar
+from minisam.data.dataset import Dataset
+from minisam.data.shapes import synthetic
 
 DATASETS = (*LABELS, "synthetic")
 

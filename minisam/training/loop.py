@@ -15,8 +15,8 @@ from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntrop
 from minisam.objective import Array, Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
-from minisam_study.checkpoint import Checkpoints, Model, State
-from minisam_study.config import FAMILY, Config, make_optimizer
+from minisam.training.checkpoint import Checkpoints, Model, State
+from minisam.training.config import FAMILY, Config, make_optimizer
 
 
 class Diverged(ArithmeticError):

@@ -25,16 +25,15 @@ from tqdm import tqdm
 
 import minisam
 from minisam.checks import Count, require
-from minisam.data import Dataset, redraw_labels
+from minisam.data import Dataset, load, redraw_labels
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.compiled import compile_all
-from minisam_study.checkpoint import Checkpoints
-from minisam_study.config import FAMILY, Config
-from minisam_study.datasets import load
-from minisam_study.environment import environment
-from minisam_study.files import Damaged, locked, parse_json, read_arrays, write_arrays
-from minisam_study.geometry import mean_loss, measure
-from minisam_study.train import Diverged, Prepared, network, train
+from minisam.study.geometry import mean_loss, measure
+from minisam.training.checkpoint import Checkpoints
+from minisam.training.config import FAMILY, Config
+from minisam.training.environment import environment
+from minisam.training.files import Damaged, locked, parse_json, read_arrays, write_arrays
+from minisam.training.loop import Diverged, Prepared, network, train
 
 Array = np.ndarray
 RHO = 0.05  # the radius within which sharpness is measured

@@ -7,8 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from minisam.checks import Checked, Count, Natural, require
-from minisam_study.config import Config
-from minisam_study.recipes import (
+from minisam.study.recipes import (
     BASELINES,
     BIG_BATCH,
     BUDGETS,
@@ -27,6 +26,7 @@ from minisam_study.recipes import (
     Problem,
     noisy,
 )
+from minisam.training.config import Config
 
 Pair = tuple[str, str]
 KINDS = ("methods", "rho", "ingredients", "size", "budget")  # how the report shows an experiment

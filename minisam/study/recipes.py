@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minisam.checks import Checked, Count, Fraction
-from minisam_study.config import Config
+from minisam.training.config import Config
 
 RECIPES: dict[str, dict[str, dict[str, float]]] = json.loads(
     Path(__file__).with_name("recipes.json").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from minisam_study.datasets import load
-from minisam_study.plots import FRAME
-from minisam_study.synthetic import WARNING
-from minisam_study.train import Prepared
+from minisam.data import load
+from minisam.data.shapes import WARNING
+from minisam.study.plots import FRAME
+from minisam.training.loop import Prepared
 
 # Okabe and Ito's colours, told apart by all common colour visions.
 BLUE, SKY, ORANGE, YELLOW, GREEN, PINK, GREY = (

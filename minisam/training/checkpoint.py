@@ -22,9 +22,9 @@ from minisam.checks import Checked, Count
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
 from minisam.optim import Optimizer
-from minisam_study.config import Config
-from minisam_study.environment import changes, environment
-from minisam_study.files import Damaged, parse_json, read_arrays, reason, write_arrays
+from minisam.training.config import Config
+from minisam.training.environment import changes, environment
+from minisam.training.files import Damaged, parse_json, read_arrays, reason, write_arrays
 
 Array = np.ndarray
 FORMAT = 2  # 1 had no stats

@@ -14,7 +14,7 @@ import numpy as np
 import minisam
 from minisam.kernels import get_threads
 from minisam.kernels.threads import available_cores
-from minisam_study.files import brief
+from minisam.training.files import brief
 
 THREADING = ("cores", "threads")  # on which no result depends
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from minisam_study.experiments import Setting
-from minisam_study.files import replacing
-from minisam_study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
-from minisam_study.recipes import MAIN, MATCHED, SAM, VARIANTS
-from minisam_study.report import Table, fill, html_table, inline, page, percent, section
-from minisam_study.reproduce import correlate
-from minisam_study.statistics import Interval
+from minisam.study.comparison import correlate
+from minisam.study.experiments import Setting
+from minisam.study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
+from minisam.study.recipes import MAIN, MATCHED, SAM, VARIANTS
+from minisam.study.report import Table, fill, html_table, inline, page, percent, section
+from minisam.study.statistics import Interval
+from minisam.training.files import replacing
 
 Results = dict[str, dict[str, Any]]  # of every part, by name
 BALL = next(iter(VARIANTS))

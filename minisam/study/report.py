@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from minisam_study.config import FAMILY
-from minisam_study.environment import together
-from minisam_study.experiments import Setting
-from minisam_study.files import replacing
-from minisam_study.plots import in_setting, pictures, settings
-from minisam_study.reproduce import IMAGES
-from minisam_study.sweep import RHO
-from minisam_study.synthetic import WARNING
+from minisam.data.shapes import WARNING
+from minisam.study.comparison import IMAGES
+from minisam.study.experiments import Setting
+from minisam.study.plots import in_setting, pictures, settings
+from minisam.study.sweep import RHO
+from minisam.training.config import FAMILY
+from minisam.training.environment import together
+from minisam.training.files import replacing
 
 Table = list[tuple[str, ...]]  # the first row is its header
 OWN_RHO = "What is changed got a rho, or the strength of a penalty, of its own from a grid of the same size."

@@ -16,18 +16,18 @@ from minisam import __version__
 from minisam.analysis.landscape import line
 from minisam.checks import Count, Positive, require
 from minisam.data import Dataset, available
+from minisam.data.download import fetch
+from minisam.data.shapes import WARNING
+from minisam.data.sources import DATASETS, load
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.threads import available_cores
-from minisam_study import geometry
-from minisam_study.checkpoint import Checkpoints, Model, load_model, save_model
-from minisam_study.config import Config
-from minisam_study.datasets import DATASETS, load
-from minisam_study.download import fetch
-from minisam_study.environment import changes
-from minisam_study.experiments import FULL, PRESETS
-from minisam_study.files import locked, replacing, require_writable, write_arrays
-from minisam_study.synthetic import WARNING
-from minisam_study.train import Prepared, network, train
+from minisam.study import geometry
+from minisam.study.experiments import FULL, PRESETS
+from minisam.training.checkpoint import Checkpoints, Model, load_model, save_model
+from minisam.training.config import Config
+from minisam.training.environment import changes
+from minisam.training.files import locked, replacing, require_writable, write_arrays
+from minisam.training.loop import Prepared, network, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,10 +140,10 @@ def _load(args: argparse.Namespace) -> Dataset:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from minisam_study.report import markdown, text_table, write_report
-    from minisam_study.reproduce import Repeat, reproduce
-    from minisam_study.study import main_table, write_study
-    from minisam_study.sweep import dask_executor
+    from minisam.study.comparison import Repeat, reproduce
+    from minisam.study.report import markdown, text_table, write_report
+    from minisam.study.sweep import dask_executor
+    from minisam.study.whole import main_table, write_study
 
     repeat = None
     if args.before is None:
@@ -223,7 +223,7 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{config.label} on {dataset.name}: test error {run.test_error:.2%}, train error", end=" ")
     print(f"{run.train_error:.2%}, {run.gradient_evaluations:,} gradients, {run.seconds:.1f} s")
     if args.diagnostics:
-        from minisam_study import plots
+        from minisam.study import plots
 
         for name, value in run.history[-1]["diagnostics"].items():
             numbers = value if isinstance(value, dict) else {"": value}
@@ -259,7 +259,7 @@ def _models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
 
 
 def _sharpness(args: argparse.Namespace) -> None:
-    from minisam_study import geometry_plots, plots
+    from minisam.study import geometry_plots, plots
 
     for name, number in {"rho": args.rho, "eta": args.eta}.items():
         require(name, number, Positive | None)
@@ -277,7 +277,7 @@ def _sharpness(args: argparse.Namespace) -> None:
 
 
 def _landscape(args: argparse.Namespace) -> None:
-    from minisam_study import geometry_plots
+    from minisam.study import geometry_plots
 
     require("points", args.points, Count)
     require("radius", args.radius, Positive)
@@ -312,7 +312,7 @@ def _landscape(args: argparse.Namespace) -> None:
 def _keep(
     args: argparse.Namespace, name: str, figure: Any, dataset: Dataset, t: Any = None, curves: Any = None
 ) -> None:
-    from minisam_study import plots
+    from minisam.study import plots
 
     if curves:
         arrays = {"t": t, "names": np.array(list(curves)), "losses": np.array(list(curves.values()))}
@@ -323,7 +323,7 @@ def _keep(
 
 
 def _toy(args: argparse.Namespace) -> None:
-    from minisam_study import geometry_plots, plots
+    from minisam.study import geometry_plots, plots
 
     require_writable(args.out)
     plots.save(args.out / "toy.png", geometry_plots.toys())
@@ -364,7 +364,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("minisam: interrupted", file=sys.stderr)
         return stop.args[0] if stop.args else 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,9 +13,9 @@ from minisam.analysis.landscape import filter_normalized, pca_plane, plane
 from minisam.analysis.sharpness import sharpness
 from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Array, Mean, Objective
-from minisam_study.checkpoint import Model
-from minisam_study.environment import environment
-from minisam_study.files import read_arrays, replacing, write_arrays
+from minisam.training.checkpoint import Model
+from minisam.training.environment import environment
+from minisam.training.files import read_arrays, replacing, write_arrays
 
 MEMORY = 2 << 30  # bytes that products with a Hessian may keep from one to the next
 BATCH = 200  # images at once

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from minisam_study.experiments import Setting
-from minisam_study.files import replacing
-from minisam_study.reproduce import correlate
+from minisam.study.comparison import correlate
+from minisam.study.experiments import Setting
+from minisam.training.files import replacing
 
 # Without colours, too: SAM is solid, its baselines are dashed or dotted.
 STYLES = {

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisam.data import Dataset
-from minisam_study.environment import changes, together
-from minisam_study.experiments import Experiment, Pair, Setting
-from minisam_study.files import Damaged, parse_json, reason
-from minisam_study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
-from minisam_study.sweep import Outcome, run_all
-from minisam_study.train import Diverged
+from minisam.study.experiments import Experiment, Pair, Setting
+from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
+from minisam.study.sweep import Outcome, run_all
+from minisam.training.environment import changes, together
+from minisam.training.files import Damaged, parse_json, reason
+from minisam.training.loop import Diverged
 
 IMAGES = 500  # on which the sharpness of every run is measured
 GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {

@@ -1,0 +1,7 @@
+"""`python -m minisam` is the same as `minisam`."""
+
+import sys
+
+from minisam.cli import main
+
+sys.exit(main())

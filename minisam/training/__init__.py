@@ -1,0 +1,7 @@
+"""One run: its choices (`config`), the loop (`loop`), and what it leaves on disk (`checkpoint`)."""
+
+from minisam.training.checkpoint import Checkpoints, Model, load_model, save_model
+from minisam.training.config import Config
+from minisam.training.loop import Diverged, Prepared, Run, train
+
+__all__ = ["Checkpoints", "Config", "Diverged", "Model", "Prepared", "Run", "load_model", "save_model", "train"]
