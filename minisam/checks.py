@@ -1,6 +1,7 @@
-"""Values that must lie in a range: their type says which, and a one-line error names them.
+"""What functions are given: arrays, and values in a range, refused by one-line errors that name them.
 
-A record (a dataclass) that inherits from `Checked` refuses what its types do not allow:
+A value's type says which range it must lie in. A record (a dataclass) that inherits from `Checked`
+refuses what its types do not allow:
 
 >>> from dataclasses import dataclass
 >>> @dataclass
@@ -18,17 +19,22 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+Array = np.ndarray
+
 
 class Range(NamedTuple):
-    """Which values are allowed."""
+    """The values that are allowed."""
 
     expected: str
-    kind: type  # NumPy's numbers belong to these, too
+    kind: type | tuple[type, ...]  # NumPy's numbers belong to Real and Integral, too
     holds: Callable[[Any], bool]
 
 
 Positive = Annotated[float, Range("a finite number above 0", Real, lambda v: 0 < v < math.inf)]
 NonNegative = Annotated[float, Range("a finite number ≥ 0", Real, lambda v: 0 <= v < math.inf)]
+AtLeastOne = Annotated[float, Range("a number ≥ 1, or infinity", Real, lambda v: v >= 1)]
 BelowOne = Annotated[float, Range("in [0, 1)", Real, lambda v: 0 <= v < 1)]
 Fraction = Annotated[float, Range("in [0, 1]", Real, lambda v: 0 <= v <= 1)]
 Count = Annotated[int, Range("an integer ≥ 1", Integral, lambda v: v >= 1)]
@@ -36,7 +42,7 @@ Natural = Annotated[int, Range("an integer ≥ 0", Integral, lambda v: v >= 0)]
 
 
 def require(name: str, value: Any, type_: Any) -> None:
-    """Raise ValueError unless the value is one that this type allows.
+    """Raise ValueError unless the value is one that this type allows; True and False are no numbers.
 
     >>> require("threads", 2.5, Count)
     Traceback (most recent call last):
@@ -52,8 +58,20 @@ def _allows(type_: Any, value: Any) -> bool:
     if type_ is NoneType:
         return value is None
     if metadata := getattr(type_, "__metadata__", ()):
-        return isinstance(value, metadata[0].kind) and metadata[0].holds(value)
+        allowed = metadata[0]
+        return isinstance(value, allowed.kind) and not isinstance(value, bool) and allowed.holds(value)
     return callable(value)  # a schedule, which checks its own values
+
+
+def require_array(name: str, value: Any) -> None:
+    """Raise TypeError unless the value is a NumPy array.
+
+    >>> require_array("theta", [0.5])
+    Traceback (most recent call last):
+    TypeError: theta must be a NumPy array, got list
+    """
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
 
 
 _types = cache(get_type_hints)

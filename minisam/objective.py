@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minisam.checks import Checked, NonNegative
+from minisam.checks import Array, Checked, NonNegative
 
-Array = np.ndarray
 HessianMap = Callable[[Array], Array]  # v to H v
 
 __all__ = ["Evaluation", "Mean", "Objective", "Penalised"]
@@ -74,15 +73,15 @@ class Mean(Objective):
 
     Mean(batch.split(m)) is `batch` again, up to rounding, in the memory that m examples need. (But
     each part has its own BatchNorm statistics and its own Dropout masks.) For products with its Hessian
-    it keeps what every part computed, unless `keeps` is False: then the memory of one part will do,
-    and each product computes all of that anew.
+    every part keeps its forward and backward pass, unless `recompute` is set: then each product computes
+    them anew, and the memory of one part is enough.
 
     Raises:
         ValueError: no objectives.
     """
 
     objectives: Sequence[Objective]
-    keeps: bool = True
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -100,7 +99,7 @@ class Mean(Objective):
 
     def hessian(self, theta: Array) -> HessianMap:
         theta = theta.copy()
-        kept = [objective.hessian(theta) for objective in self.objectives] if self.keeps else None
+        kept = None if self.recompute else [objective.hessian(theta) for objective in self.objectives]
         shares = [objective.n / self.n for objective in self.objectives]
 
         def product(v: Array) -> Array:

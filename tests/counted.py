@@ -1,6 +1,7 @@
 """An objective that counts how often it is asked: what SAM costs, and what it does not."""
 
-from minisam.objective import Array, Evaluation, Objective
+from minisam.checks import Array
+from minisam.objective import Evaluation, Objective
 
 
 class Counted:

@@ -11,7 +11,23 @@ from strategies import LAYERS, any_layer, convolutions, dtypes, images, pools, s
 
 from minisam import nn
 from minisam.analysis.gradcheck import gradcheck, hvpcheck
-from minisam.nn import AvgPool2d, BatchNorm, Conv2d, Env, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Tanh
+from minisam.nn import (
+    AvgPool2d,
+    BatchNorm,
+    Bilinear,
+    Conv2d,
+    Env,
+    FixedSlope,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Motion,
+    Point,
+    ReLU,
+    Tanh,
+)
 
 TOLERANCE = 1e-5  # a wrong gradient is off by about 1
 
@@ -36,16 +52,16 @@ def running_stats(layer, seed):
     return np.concatenate(stats)
 
 
-def backward(layer, x, params, dy, wants_dx=True, garbage=np.nan):
+def backward(layer, x, params, dy, garbage=np.nan):
     """dL/dx and dL/dparams, with memory that holds garbage before."""
     _, cache = layer.forward(params, x, Env(key=(0,)))
     grads = [np.full_like(param, garbage) for param in params]
-    return layer.backward(params, cache, dy, grads, Env(), wants_dx), grads
+    return layer.backward(params, cache, dy, grads, Env()), grads
 
 
 def test_every_layer_is_tested():
     classes = {value for _, value in inspect.getmembers(nn, inspect.isclass)}
-    assert {c for c in classes if issubclass(c, Layer)} - {Layer} == set(LAYERS)
+    assert {c for c in classes if issubclass(c, Layer)} - {Layer, FixedSlope, Bilinear} == set(LAYERS)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -97,14 +113,36 @@ def test_gradients_are_assigned_whatever_was_there(case, batch_size, seed):
 
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds)
-def test_parameters_get_the_same_gradients_when_dx_is_not_wanted(case, batch_size, seed):
+def test_half_a_backward_is_half_of_backward(case, batch_size, seed):
+    """Whether dL/dx or the gradients are left out, the other half has the same bits."""
     layer, input_shape = case
     x, params, rng = arrays(layer, input_shape, batch_size, seed)
     dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
-    _, with_dx = backward(layer, x, params, dy)
-    _, without = backward(layer, x, params, dy, wants_dx=False)
-    for a, b in zip(with_dx, without, strict=True):
+    dx, expected = backward(layer, x, params, dy)
+    _, cache = layer.forward(params, x, Env(key=(0,)))
+    grads = [np.full_like(param, np.nan) for param in params]
+    assert layer.backward_at_input(params, cache, dy, grads, Env()) is None
+    for a, b in zip(grads, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(layer.slope(params, cache, dy, Env())[0], dx)
+
+
+@given(case=any_layer, batch_size=batch_sizes, seed=seeds)
+def test_an_input_that_stands_still_may_be_left_out_of_the_tangents(case, batch_size, seed):
+    layer, input_shape = case
+    x, params, rng = arrays(layer, input_shape, batch_size, seed)
+    dy, dy_dot = rng.standard_normal((2, batch_size, *layer.output_shape(input_shape)))
+    params_dot = [rng.standard_normal(param.shape) for param in params]
+    _, cache = layer.forward(params, x, Env(key=(0,)))
+    at = Point(params, cache, layer.slope(params, cache, dy, Env())[1])
+    found = []
+    for tangent in (layer.tangent, layer.tangent_at_input):
+        y_dot, cache_dot = tangent(at, params_dot, np.zeros_like(x), Env())
+        grads_dot = [np.full_like(param, np.nan) for param in params]
+        layer.backward_tangent(at, Motion(params_dot, cache_dot, dy_dot), grads_dot, Env())
+        found.append([y_dot, *grads_dot])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds)
@@ -419,7 +457,7 @@ def one_entry_wrong(dx, grads, x, dy):
 )
 def test_gradcheck_catches(mistake):
     class Wrong(Linear):
-        def backward(self, params, x, dy, grads, env, wants_dx=True):
+        def backward(self, params, x, dy, grads, env):
             dx = super().backward(params, x, dy, grads, env)
             return mistake(dx, grads, x, dy)
 
@@ -430,7 +468,7 @@ def test_gradcheck_catches(mistake):
 
 def test_gradcheck_refuses_a_gradient_of_another_shape():
     class Wrong(Tanh):
-        def backward(self, params, y, dy, grads, env, wants_dx=True):
+        def backward(self, params, y, dy, grads, env):
             return dy.T
 
     with pytest.raises(ValueError, match=r"shape \(2, 3\), got \(3, 2\)"):
@@ -445,7 +483,7 @@ def test_gradcheck_needs_its_random_cotangent():
             e = np.exp(x)
             return e / e.sum(axis=1, keepdims=True), None
 
-        def backward(self, params, cache, dy, grads, env, wants_dx=True):
+        def backward(self, params, cache, dy, grads, env):
             return np.zeros_like(dy)
 
     class Ones:

@@ -10,7 +10,6 @@ from minisam import GD, SAM, Adam, BatchLoss, Conv2d, ExactSAM, Linear, Momentum
 from minisam.analysis import Bowl
 from minisam.analysis.toy import TwoMinima
 from minisam.nn import Env, SoftmaxCrossEntropy
-from minisam.nn.linearized import Linearized
 
 LESSONS = sorted((Path(__file__).parents[1] / "tutorials").glob("[0-9][0-9]_*.py"))
 
@@ -146,7 +145,7 @@ def test_6_to_first_order_sam_penalises_the_norm_of_the_gradient(objective):
     equation(6, r"\approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(w) + \rho\, \|\nabla L(w)\| \Big)")
     net, x, y, loss, w = objective
     g = loss(w).grad
-    Hg = Linearized(net, w, x, y, SoftmaxCrossEntropy()).hvp(g)
+    Hg = net.linearize(w, x, y).hvp(g)
     off = []
     for rho in (1e-3, 1e-4):
         sam = loss(w + rho * g / np.linalg.norm(g)).grad
@@ -164,6 +163,4 @@ def test_7_a_hessian_vector_product_is_the_slope_of_the_gradient(objective, rng)
     equation(7, r"H v = \lim_{h \to 0} \frac{\nabla L(w + h v) - \nabla L(w)}{h}")
     net, x, y, loss, w = objective
     v, h = rng.standard_normal(len(w)), 1e-7
-    np.testing.assert_allclose(
-        Linearized(net, w, x, y, SoftmaxCrossEntropy()).hvp(v), (loss(w + h * v).grad - loss(w).grad) / h, atol=1e-5
-    )
+    np.testing.assert_allclose(net.linearize(w, x, y).hvp(v), (loss(w + h * v).grad - loss(w).grad) / h, atol=1e-5)

@@ -156,9 +156,9 @@ def _modules(layers, params, shapes):
                 modules.append(torch.nn.BatchNorm2d(layer.channels, layer.eps))
                 places += own
             case Residual():
-                chains, both = layer.paths.layers, []
-                for chain, of_chain in zip(chains, layer.paths.split(own), strict=True):
-                    inner, its_places = _modules(chain.layers, chain.split(of_chain), chain.shapes(shapes[i]))
+                both = []
+                for chain, of_chain in zip(layer.paths, layer.by_path(own), strict=True):
+                    inner, its_places = _modules(chain.layers, chain.by_layer(of_chain), chain.shapes(shapes[i]))
                     both.append(inner)
                     places += its_places
                 modules.append(_Sum(*both))

@@ -17,7 +17,7 @@ from minisam.analysis import Bowl, gradcheck, hvpcheck, numerical_gradient, rela
 from minisam.analysis.toy import run
 from minisam.data import Batches
 from minisam.nn import Flatten, Layer, Linear, ReLU, Sequential
-from minisam.objective import Array
+from minisam.checks import Array
 from minisam.optim import Optimizer
 from lesson import BLUE, GREEN, ORANGE, images, show
 

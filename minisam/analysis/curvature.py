@@ -13,9 +13,9 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from minisam.checks import Count, Positive, require
+from minisam.checks import Array, Count, Positive, require
 from minisam.kernels.threads import single_threaded_blas
-from minisam.objective import Array, HessianMap
+from minisam.objective import HessianMap
 
 
 class Spectrum(NamedTuple):

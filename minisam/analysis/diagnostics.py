@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from minisam import kernels
+from minisam.checks import Array
 from minisam.nn.network import Sequential
-from minisam.objective import Array, Evaluation, HessianMap, Objective
+from minisam.objective import Evaluation, HessianMap, Objective
 
 Call = tuple[Array, Evaluation]  # where the objective was asked, and what it said
 

@@ -5,15 +5,13 @@ c = 1 mistakes cancel (softmax outputs sum to 1, so a backward that returns 0 wo
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.nn.env import Env
-from minisam.nn.layer import Layer
+from minisam.nn.layer import Layer, Motion, Point
 from minisam.nn.losses import Loss
-
-Array = np.ndarray
 
 
 def numerical_gradient(f: Callable[[Array], float], x: Array, step: float = 1e-5) -> Array:
@@ -98,25 +96,25 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
     at = [x, *params, rng.standard_normal(y.shape)]
     dots = [rng.standard_normal(array.shape) for array in at]
 
-    def passes(t: float, env: Env) -> tuple[list[Array], Any]:
+    def passes(t: float) -> list[Array]:
         x, *params, dy = (array + t * dot for array, dot in zip(at, dots, strict=True))
+        env = Env(key=(0,), running=running)
         y, cache = layer.forward(params, x, env)
         grads = [np.full_like(param, np.nan) for param in params]
         dx = layer.backward(params, cache, dy, grads, env)
-        return [y.copy(), dx, *grads], cache
+        return [y.copy(), dx, *grads]
 
-    def new_env(keeps: bool = False) -> Env:
-        return Env(key=(0,), running=running, keeps=keeps)
-
-    _, cache = passes(0.0, new_env(keeps=True))
-    x_dot, *params_dot, dy_dot = dots
-    y_dot, cache_dot = layer.tangent(params, params_dot, cache, x_dot, Env())
+    env = Env(key=(0,), running=running)
+    _, cache = layer.forward(params, x.copy(), env)
+    _, dy = layer.slope(params, cache, at[-1], env)
+    here, (x_dot, *params_dot, dy_dot) = Point(params, cache, dy), dots
+    y_dot, cache_dot = layer.tangent(here, params_dot, x_dot, Env())
     grads_dot = [np.full_like(param, np.nan) for param in params]
-    moved = params, params_dot, cache, cache_dot, at[-1], dy_dot, grads_dot, Env()
-    exact = [y_dot, layer.backward_tangent(*moved), *grads_dot]
+    dx_dot = layer.backward_tangent(here, Motion(params_dot, cache_dot, dy_dot), grads_dot, Env())
     h = 3e-4
-    near = zip(*(passes(t, new_env())[0] for t in (-2 * h, -h, h, 2 * h)), strict=True)
+    near = zip(*(passes(t) for t in (-2 * h, -h, h, 2 * h)), strict=True)
     slopes = [(8 * (c - b) - (d - a)) / (12 * h) for a, b, c, d in near]
+    exact = [y_dot, dx_dot, *grads_dot]
     return float(np.max([relative_error(*pair, RESOLVED) for pair in zip(exact, slopes, strict=True)]))
 
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from minisam.checks import Array
 from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.network import Sequential
-from minisam.objective import Array, Objective
+from minisam.objective import Objective
 
 
 def filter_normalized(net: Sequential, theta: Array, rng: np.random.Generator) -> Array:

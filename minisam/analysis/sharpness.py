@@ -8,8 +8,8 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from minisam import kernels
-from minisam.checks import Count, Positive, require
-from minisam.objective import Array, Objective
+from minisam.checks import Array, Count, Positive, require
+from minisam.objective import Objective
 
 
 class Sharpness(NamedTuple):

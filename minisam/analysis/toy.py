@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minisam.analysis.diagnostics import Recorded
-from minisam.objective import Array, Evaluation, HessianMap, Objective
+from minisam.checks import Array
+from minisam.objective import Evaluation, HessianMap, Objective
 from minisam.optim import Optimizer
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minisam.checks import Checked, Count, Fraction, Natural, require
+from minisam.checks import Array, Checked, Count, Fraction, Natural, require
 from minisam.rng import Stream, keyed_rng
-
-Array = np.ndarray
 
 
 def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:

@@ -15,10 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minisam.checks import Count, Natural, require
+from minisam.checks import Array, Count, Natural, require
 from minisam.data.dataset import Dataset
 
-Array = np.ndarray  # float32, except for labels, hues and finished pictures
 SIDE = 32  # pixels
 WARNING = "These are SYNTHETIC images, not CIFAR. `minisam data --fetch cifar10` downloads the real ones (162 MB)."
 BLOCK = 100  # pictures drawn from one stream of random numbers; their arrays fit in a cache

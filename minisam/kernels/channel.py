@@ -6,8 +6,8 @@ temporary, of every operation.
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array
 from minisam.kernels.threads import parallel
 
 _BLOCK = 1 << 16  # numbers that a thread takes at once

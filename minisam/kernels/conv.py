@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array, Pair
+from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, runs, scratch
 
 _BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache

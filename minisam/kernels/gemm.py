@@ -6,7 +6,7 @@ GEMM. The slices follow from the shapes alone, never from the number of threads.
 
 import numpy as np
 
-from minisam.kernels.reference import Array
+from minisam.checks import Array
 from minisam.kernels.threads import parallel
 
 # Below this many multiply-adds waking a thread costs more than it brings.

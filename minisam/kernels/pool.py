@@ -6,8 +6,8 @@ which are contiguous, so that it vectorises.
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array
 from minisam.kernels.threads import parallel
 
 _BLOCK = 1 << 16  # numbers in the images that a thread takes at once

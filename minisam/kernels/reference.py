@@ -8,7 +8,8 @@ x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
 """
 
 import numpy as np
-from numpy import ndarray as Array
+
+from minisam.checks import Array
 
 Pair = tuple[int, int]
 

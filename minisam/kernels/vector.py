@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array
 from minisam.kernels.threads import parallel
 
 _BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call

@@ -13,8 +13,9 @@ gradient is the transpose: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G.
 
 import numpy as np
 
+from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.reference import Array, Pair
+from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, runs, scratch
 
 _TILE_BYTES = 1 << 20  # transformed tiles of one block: they and their products stay in the cache

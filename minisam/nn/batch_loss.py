@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from minisam.checks import Count, require
+from minisam.checks import Array, Count, require
 from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.env import Env
-from minisam.nn.layer import Array
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.network import Sequential
 from minisam.objective import Evaluation, HessianMap, Objective
@@ -68,7 +67,7 @@ class BatchLoss(Objective):
 
     def hessian(self, theta: Array) -> HessianMap:
         """v ↦ H v at theta; forward and backward are computed once, each v then costs some two gradients."""
-        here = self.net.linearize(theta, self.x, self.y, self.loss, self.key, self.stats)
+        here = self.net.linearize(theta, self.x, self.y, self.loss, self.key, self.stats, self.env)
         self.env.examples += self.n
 
         def product(v: Array) -> Array:

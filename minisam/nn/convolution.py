@@ -81,15 +81,14 @@ class Conv2d(Bilinear):
         y = env.arena.empty((len(x), *sizes, self.c_out), x.dtype)
         return kernels.conv2d(x, W, b, self.stride, zeros, out=y), x
 
-    def backward(self, params, x, dy, grads, env, wants_dx=True):
+    def weight_gradient(self, x, dy, grads):
+        _, zeros = self._geometry(x.shape[1:3])
+        kernels.conv2d_weight_grad(x, dy, self.stride, zeros, *grads)
+
+    def input_gradient(self, params, x, dy, env):
         W, _ = params
         _, zeros = self._geometry(x.shape[1:3])
-        if grads:
-            kernels.conv2d_weight_grad(x, dy, self.stride, zeros, *grads)
-        if not wants_dx:
-            return None
-        dx = env.arena.empty(x.shape, x.dtype)
-        return kernels.conv2d_input_grad(dy, W, self.stride, zeros, out=dx)
+        return kernels.conv2d_input_grad(dy, W, self.stride, zeros, out=env.arena.empty(x.shape, x.dtype))
 
 
 def _is_pair(value: Any, least: int) -> bool:

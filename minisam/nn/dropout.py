@@ -32,8 +32,8 @@ class Dropout(FixedSlope):
         mask = keep * x.dtype.type(1 / (1 - self.rate))
         return np.multiply(x, mask, out=env.arena.empty(x.shape, x.dtype)), mask
 
-    def backward(self, params, mask, dy, grads, env, wants_dx=True):
+    def backward(self, params, mask, dy, grads, env):
         return dy if mask is None else np.multiply(dy, mask, out=env.arena.empty(dy.shape, dy.dtype))
 
-    def tangent(self, params, params_dot, mask, x_dot, env):
-        return self.backward(params, mask, x_dot, [], env), None
+    def tangent(self, at, params_dot, x_dot, env):
+        return self.backward([], at.cache, x_dot, [], env), None

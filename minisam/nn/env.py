@@ -1,8 +1,8 @@
 """What one evaluation of a network shares: scratch memory, the key of its random numbers, statistics.
 
-A training step needs the same arrays as the step before. Asking the operating system for them anew
-costs more than filling them (each fresh page is a fault), so an arena hands the same memory out
-again. Whatever must outlive the evaluation, such as a gradient, does not come from it.
+A training step needs the same arrays as the step before. Asking the operating system for new ones
+costs more than filling them (the first touch of every page is a fault), so an arena hands out the same
+memory again. What must outlive the evaluation, such as a gradient, does not come from an arena.
 """
 
 import math
@@ -11,11 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
+from minisam.checks import Array
+
 
 class Arena:
     """Scratch memory that one evaluation after another writes over.
 
-    The i-th request after a `reset` gets the i-th buffer, which grows where it is too small.
+    The i-th request after a `reset` gets the i-th buffer, enlarged if it is too small.
 
     >>> arena = Arena()
     >>> first = arena.empty((2, 3), np.dtype("float32"))
@@ -25,14 +27,14 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self._buffers: list[np.ndarray] = []
+        self._buffers: list[Array] = []
         self._next = 0
 
     def reset(self) -> None:
         """Let the next requests reuse the memory of all requests so far."""
         self._next = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
         """An uninitialised C-contiguous array."""
         n_bytes = math.prod(shape) * dtype.itemsize
         if self._next == len(self._buffers):
@@ -46,36 +48,35 @@ class Arena:
 
 @dataclass
 class Env:
-    """What the layers of a network share during one evaluation, and the next one uses again.
+    """What the layers of a network share during one evaluation, and the next evaluation uses again.
 
-    What forward keeps for backward lies in `arena`. On the way back each layer is handed one of
-    `turns`, since its dL/dx is read by the layer below and by no other.
+    One evaluation at a time: two threads need an Env each.
     """
 
-    arena: Arena = field(default_factory=Arena)
-    examples: int = 0  # that a gradient was computed for: what training costs
+    arena: Arena = field(default_factory=Arena)  # for what forward keeps for backward
+    examples: int = 0  # examples whose gradient was computed: what training costs
     key: tuple[int, ...] | None = None  # of the evaluation's random numbers
-    draws: int = 0  # layers that drew some
-    stats: list[np.ndarray] = field(default_factory=list)  # what each BatchNorm found in the batch
-    running: np.ndarray | None = None  # what each is to use instead: an evaluation, not a training step
-    keeps: bool = False  # every layer's dy as well, for tangents
+    rngs: int = 0  # generators handed out so far
+    stats: list[Array] = field(default_factory=list)  # what each BatchNorm found in the batch
+    running: Array | None = None  # what each BatchNorm uses instead in evaluation; None while training
 
     @cached_property
-    def turns(self) -> tuple["Env", "Env"]:
+    def alternating(self) -> tuple["Env", "Env"]:
+        """Memory for the way back, which needs only the last two layers' dL/dx at a time."""
         return Env(), Env()
 
-    def begin(self, key: tuple[int, ...] | None = None, running: np.ndarray | None = None) -> None:
+    def begin(self, key: tuple[int, ...] | None = None, running: Array | None = None) -> None:
         """Reuse the memory for another evaluation."""
         self.arena.reset()
-        self.key, self.draws, self.stats, self.running = key, 0, [], running
+        self.key, self.rngs, self.stats, self.running = key, 0, [], running
 
     def rng(self) -> np.random.Generator:
-        """A generator for the next layer that asks: in every evaluation with this key the same.
+        """A generator for the next layer that asks: the same in every evaluation with this key.
 
         Raises:
             ValueError: no key.
         """
         if self.key is None:
             raise ValueError("Dropout needs a key (seed, epoch, step, …) for its random numbers, got none")
-        self.draws += 1
-        return np.random.default_rng([*self.key, self.draws])
+        self.rngs += 1
+        return np.random.default_rng([*self.key, self.rngs])

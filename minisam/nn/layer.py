@@ -4,25 +4,54 @@ A layer holds no arrays. It reads its parameters from views of the network's one
 returns what its backward will need (the cache) to its caller, and *assigns* its gradients into
 views of one vector `grad`: there is nothing to zero and nothing stale to read. Images are NHWC.
 
-In every layer, dy stands for dL/dy: the gradient of the loss with respect to y, shaped like y.
+In every layer dy stands for dL/dy, the gradient of the loss with respect to y, in y's shape. A
+dotted name, such as x_dot, is the rate at which something changes while theta moves along a vector v:
+Pearlmutter's (1994) R{x} = d/dt x(θ + t v) at t = 0. Only Hessian-vector products need those.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisam.checks import Checked
+from minisam.checks import Array, Checked
 from minisam.nn.env import Env
 
-Array = np.ndarray
 Shape = tuple[int, ...]
 
 
-class Layer(Checked):
-    """What every layer answers; the defaults are those of a layer without parameters.
+class Point(NamedTuple):
+    """Where a layer is in one evaluation: what its forward and backward were given and left."""
 
-    Shapes leave out the batch: `input_shape` (32, 32, 3) means x of shape (N, 32, 32, 3).
+    params: list[Array]
+    cache: Any
+    dy: Any  # dL/dy; a layer made of layers keeps one for each of them
+
+
+class Motion(NamedTuple):
+    """How that changes along v, once `tangent` has been through."""
+
+    params_dot: list[Array]
+    cache_dot: Any
+    dy_dot: Array
+
+
+class Layer(Checked):
+    """What every layer answers. Write `forward` and `backward`; the rest has defaults.
+
+    A layer with parameters also names them (`param_shapes`) and starts them (`init`); one that
+    changes shapes says how (`output_shape`). With `tangent` and `backward_tangent` there are
+    Hessian-vector products through it. Shapes leave out the batch: `input_shape` (32, 32, 3) means x
+    of shape (N, 32, 32, 3).
+
+    >>> class Square(Layer):
+    ...     def forward(self, params, x, env):
+    ...         return x * x, x
+    ...     def backward(self, params, x, dy, grads, env):
+    ...         return 2 * x * dy
+    >>> from minisam.analysis import gradcheck
+    >>> gradcheck(Square(), np.array([[1.0, -2.0]]), [], np.random.default_rng(0)) < 1e-8
+    True
     """
 
     @property
@@ -30,76 +59,114 @@ class Layer(Checked):
         """Names and shapes of the parameters, in the order in which they lie in theta."""
         return {}
 
-    def init_stats(self, dtype: Any) -> list[Array]:
-        """Running statistics to start from, like those that a training pass adds to env.stats."""
-        return []
-
     def init(self, params: list[Array], rng: np.random.Generator) -> None:
         """Write initial values into params."""
 
+    def init_stats(self, dtype: Any) -> list[Array]:
+        """Running statistics to start from, in the order in which a training pass adds its own to env.stats."""
+        return []
+
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Shape of y for x of this shape; ValueError where the layer cannot take it."""
+        """The shape of y for x of this shape; ValueError if the layer cannot take such an x."""
         return input_shape
 
     def multiply_adds(self, input_shape: Shape) -> int:
-        """Multiply-adds of the forward pass for one example (0 where there is no matrix)."""
+        """Multiply-adds of the forward pass for one example; 0 for a layer without a matrix."""
         return 0
 
     def forward(self, params: list[Array], x: Array, env: Env) -> tuple[Array, Any]:
-        """Return y and the cache that `backward` needs."""
+        """Return y and the cache: whatever `backward` will need."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def backward(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env, wants_dx=True) -> Any:
-        """Assign dL/dparams into grads, unless that is empty, and return dL/dx.
-
-        With wants_dx=False (the network's first layer with parameters) it may return None instead.
-        """
+    def backward(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env) -> Array:
+        """Assign dL/dparams into the arrays of grads and return dL/dx."""
         raise NotImplementedError(f"{type(self).__name__} must define backward")
 
-    def tangent(self, params: list, params_dot: list, cache: Any, x_dot: Array | None, env: Env) -> tuple:
-        """R{y} and R{cache}: how y and the cache change while params and x move along params_dot and x_dot.
+    def tangent(self, at: Point, params_dot: list[Array], x_dot: Array, env: Env) -> tuple[Array, Any]:
+        """Return y_dot and cache_dot: how y and the cache change while params and x change at these rates.
 
-        R{f} = d/dt f(params + t params_dot, x + t x_dot) at t = 0 (Pearlmutter 1994). x_dot is shaped like
-        x; None stands for 0, and only layers with parameters are asked then. The second is for
-        `backward_tangent`, whatever that needs.
+        cache_dot is for `backward_tangent`, whatever that needs. at.dy is dL/dy here as well.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
-    def backward_tangent(
-        self, params, params_dot, cache, cache_dot, dy: Array, dy_dot: Array, grads_dot, env: Env, wants_dx=True
-    ) -> Any:
-        """Assign R{dL/dparams} into grads_dot and return R{dL/dx}, given dy and dy_dot = R{dy}."""
+    def backward_tangent(self, at: Point, moving: Motion, grads_dot: list[Array], env: Env) -> Array:
+        """Assign the rates of dL/dparams into grads_dot and return that of dL/dx."""
         raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
+    # At a network's input x is data: nobody asks for dL/dx, and x does not move. A layer that can save
+    # work there overrides the first two of these; a layer made of layers overrides all three.
+
+    def backward_at_input(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env) -> None:
+        """Assign dL/dparams into grads, and no more."""
+        self.backward(params, cache, dy, grads, env)
+
+    def tangent_at_input(self, at: Point, params_dot: list[Array], x_dot: Array, env: Env) -> tuple[Array, Any]:
+        """The same as `tangent`, told that x_dot is 0."""
+        return self.tangent(at, params_dot, x_dot, env)
+
+    def slope(self, params: list[Array], cache: Any, dy: Array, env: Env) -> tuple[Array, Any]:
+        """Return dL/dx, without dL/dparams, and what a `Point` keeps as dy."""
+        return self.backward(params, cache, dy, [np.empty_like(param) for param in params], env), dy
+
     def refuse(self, expected: str, got: Shape) -> ValueError:
+        """The error for x of a shape that the layer cannot take."""
         got_text = ", ".join(["N", *map(str, got)])
         return ValueError(f"{type(self).__name__} expected x of shape {expected}, got ({got_text})")
 
 
 class FixedSlope(Layer):
-    """A layer without parameters whose dy/dx does not change with x, piece by piece: R{slope · dy} = slope · dy_dot."""
+    """A layer without parameters whose dy/dx does not change with x, at least piecewise, as ReLU's.
 
-    def backward_tangent(self, params, params_dot, cache, cache_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
-        return self.backward(params, cache, dy_dot, grads_dot, env, wants_dx)
+    Then dx = slope · dy moves only with dy, and its tangent is `backward` itself. A subclass defines
+    forward, backward and tangent.
+    """
+
+    def backward_tangent(self, at, moving, grads_dot, env):
+        return self.backward(at.params, at.cache, moving.dy_dot, grads_dot, env)
 
 
 class Bilinear(Layer):
-    """y = x · W + b with a product linear in x and in W, whose cache is x: all of R{} is the product rule."""
+    """y = x · W + b, with a product that is linear in x and in W; the cache is x.
 
-    def tangent(self, params, params_dot, x, x_dot, env):
-        y_dot, _ = self.forward(params_dot, x, env)  # x Ẇ + ḃ
-        if x_dot is not None:
-            y_dot += self.forward([params[0], np.zeros_like(params[1])], x_dot, env)[0]  # ẋ W
+    A subclass defines forward and the two halves of backward; all tangents are then the product rule.
+    """
+
+    def weight_gradient(self, x: Array, dy: Array, grads: list[Array]) -> None:
+        """Assign dL/dW and dL/db into grads."""
+        raise NotImplementedError(f"{type(self).__name__} must define weight_gradient")
+
+    def input_gradient(self, params: list[Array], x: Array, dy: Array, env: Env) -> Array:
+        """Return dL/dx, which depends on x only by its shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define input_gradient")
+
+    def backward(self, params, x, dy, grads, env):
+        self.weight_gradient(x, dy, grads)
+        return self.input_gradient(params, x, dy, env)
+
+    def backward_at_input(self, params, x, dy, grads, env):
+        self.weight_gradient(x, dy, grads)
+
+    def slope(self, params, x, dy, env):
+        return self.input_gradient(params, x, dy, env), dy
+
+    def tangent(self, at, params_dot, x_dot, env):
+        y_dot, _ = self.forward(params_dot, at.cache, env)  # x · Ẇ + ḃ
+        y_dot += self.forward([at.params[0], np.zeros_like(at.params[1])], x_dot, env)[0]  # ẋ · W
         return y_dot, x_dot
 
-    def backward_tangent(self, params, params_dot, x, x_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
-        dx_dot = self.backward(params, x, dy_dot, grads_dot, env, wants_dx)  # xᵀ ḋy, Σ ḋy and ḋy Wᵀ
-        if x_dot is not None:
-            others = [env.arena.empty(array.shape, array.dtype) for array in grads_dot]
-            dx_other = self.backward(params_dot, x_dot, dy, others, env, wants_dx)  # ẋᵀ dy and dy Ẇᵀ
-            grads_dot[0] += others[0]  # others[1] is Σ dy: b meets no x
-            if wants_dx:
-                dx_dot += dx_other
+    def tangent_at_input(self, at, params_dot, x_dot, env):
+        return self.forward(params_dot, at.cache, env)[0], None
+
+    def backward_tangent(self, at, moving, grads_dot, env):
+        x, x_dot = at.cache, moving.cache_dot
+        self.weight_gradient(x, moving.dy_dot, grads_dot)
+        if x_dot is None:  # at the network's input
+            return None
+        others = [env.arena.empty(array.shape, array.dtype) for array in grads_dot]
+        self.weight_gradient(x_dot, at.dy, others)
+        grads_dot[0] += others[0]  # but not others[1], since y's b meets no x
+        dx_dot = self.input_gradient(at.params, x, moving.dy_dot, env)
+        dx_dot += self.input_gradient(moving.params_dot, x, at.dy, env)
         return dx_dot
 
 

@@ -6,9 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from minisam.checks import BelowOne, Checked
-
-Array = np.ndarray
+from minisam.checks import Array, BelowOne, Checked
 
 
 class Loss(Protocol):

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-from minisam.nn.chain import Residual
 from minisam.nn.convolution import Conv2d
+from minisam.nn.dense import Flatten, Linear, ReLU
 from minisam.nn.dropout import Dropout
 from minisam.nn.layer import Layer, Shape
-from minisam.nn.layers import Flatten, Linear, ReLU
 from minisam.nn.network import Sequential
 from minisam.nn.normalisation import BatchNorm
 from minisam.nn.pooling import GlobalAvgPool2d, MaxPool2d
+from minisam.nn.residual import Residual
 
 Block = Callable[[int, int], tuple[Layer, ...]]  # from the channels before it and its own
 

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from minisam.checks import Count, require
+from minisam.checks import Array, Count, require
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
-from minisam.nn.layer import Array, Layer, Shape
+from minisam.nn.layer import Layer, Shape
 from minisam.nn.linearized import Linearized
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
+from minisam.nn.reordering import economical
 
 
 class Sequential:
-    """y = layerₖ(… layer₂(layer₁(x))), a function of theta (P,) and x (N, *input_shape).
+    """A network: a chain of layers with an input shape, as a function of one vector theta (P,) and x (N, *input_shape).
 
     theta and x share one dtype, float32 or float64 (for gradient checks); every result keeps it.
-    `layers` are those that run, see `Chain`.
+    `layers` are as you wrote them; `chain` has those that run, which `economical` may have reordered.
 
     Raises:
         ValueError: a layer that cannot take what the one before it gives.
@@ -39,9 +40,9 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Shape) -> None:
-        self.chain = Chain(tuple(layers))
-        self.layers = self.chain.layers
-        self.shapes = self.chain.shapes(input_shape)
+        self.layers = tuple(layers)
+        self.chain = Chain(economical(self.layers))
+        self.shapes = Chain(self.layers).shapes(input_shape)
         self.input_shape, self.output_shape = self.shapes[0], self.shapes[-1]  # of one example
         sizes = [sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers]
         ends = np.cumsum([0, *sizes]).tolist()
@@ -61,25 +62,16 @@ class Sequential:
 
     def views(self, theta: Array) -> list[Array]:
         """Every parameter (or gradient) as a shaped view of a flat vector (P,)."""
-        arrays, rest = [], theta
-        for shape in self.chain.param_shapes.values():
-            size = math.prod(shape)
-            arrays.append(rest[:size].reshape(shape))
-            rest = rest[size:]
-        return arrays
+        return self.chain.views(theta)
 
     def params(self, theta: Array) -> list[list[Array]]:
         """Each layer's parameters (or gradients) as shaped views of a flat vector (P,)."""
-        return self.chain.split(self.views(theta))
+        return Chain(self.layers).by_layer(self.views(theta))
 
     def forward(self, theta: Array, x: Array, env: Env | None = None) -> Array:
         """The outputs (N, *output_shape) for inputs x (N, *input_shape)."""
         self.check(theta, x)
         return self.chain.forward(self.views(theta), x, env or Env())[0]
-
-    def backward(self, theta: Array, caches: list, dy: Array, grad: Array, env: Env, wants_dx=False) -> Array | None:
-        """Write dL/dtheta into grad (P,), given dy = dL/d outputs; return dL/dx where wanted."""
-        return self.chain.backward(self.views(theta), caches, dy, self.views(grad), env, wants_dx)
 
     def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Loss | None = None) -> tuple[float, Array]:
         """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
@@ -94,10 +86,13 @@ class Sequential:
         loss.check(y, len(x), self.output_shape)
         return self.evaluate(theta, x, y, loss, Env())[:2]
 
-    def linearize(self, theta: Array, x: Array, y: Array, loss: Loss | None = None, key=None, stats=None) -> Linearized:
+    def linearize(
+        self, theta: Array, x: Array, y: Array, loss: Loss | None = None, key=None, stats=None, env: Env | None = None
+    ) -> Linearized:
         """The loss at theta, and its Hessian there as a map: `.hvp(v)` for many v.
 
-        Dropout needs a `key`, as in `BatchLoss`; given `stats`, running statistics, it is evaluation's loss.
+        Dropout needs a `key`, as in `BatchLoss`; with running statistics `stats` it is the loss of
+        evaluation. Products use the memory of `env`.
 
         Raises:
             ValueError, TypeError: as `loss_and_grad` does.
@@ -105,7 +100,7 @@ class Sequential:
         loss = loss or SoftmaxCrossEntropy()
         self.check(theta, x, finite=True)
         loss.check(y, len(x), self.output_shape)
-        return Linearized(self, theta, x, y, loss, key, stats)
+        return Linearized(self.chain, theta, x, y, loss, env or Env(), key, stats)
 
     def hvp(self, theta: Array, v: Array, x: Array, y: Array, loss: Loss | None = None) -> Array:
         """H v (P,), with H the Hessian of the mean loss over a batch; v is (P,) like theta."""
@@ -116,7 +111,7 @@ class Sequential:
         grad = np.empty_like(theta)
         outputs, caches = self.chain.forward(self.views(theta), x, env)
         value, dy = loss(outputs, y)
-        self.backward(theta, caches, dy, grad, env)
+        self.chain.backward_at_input(self.views(theta), caches, dy, self.views(grad), env)
         return value, grad, outputs
 
     def predict(self, theta: Array, x: Array, batch_size: int = 200, stats: Array | None = None) -> Array:

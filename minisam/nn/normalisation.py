@@ -64,7 +64,7 @@ class BatchNorm(Layer):
         y = env.arena.empty(x.shape, x.dtype)
         return kernels.channel_affine(x, scale, x, 0, beta - scale * mean, out=y), (x, mean, inverse_std, n)
 
-    def backward(self, params, cache, dy, grads, env, wants_dx=True):
+    def backward(self, params, cache, dy, grads, env):
         """dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), the sums over the batch:
 
         with batch statistics, which depend on x as well. With running ones 1 / n is 0.
@@ -72,17 +72,15 @@ class BatchNorm(Layer):
         x, mean, inverse_std, n = cache
         dbeta, products = kernels.channel_sums(x, mean, dy)
         dgamma = products * inverse_std
-        if grads:
-            grads[0][...], grads[1][...] = dgamma, dbeta
+        grads[0][...], grads[1][...] = dgamma, dbeta
         scale = params[0] * inverse_std
         slope = -scale * dgamma * inverse_std / n
         dx = env.arena.empty(dy.shape, dy.dtype)
         return kernels.channel_affine(dy, scale, x, slope, -scale * dbeta / n - slope * mean, out=dx)
 
-    def tangent(self, params, params_dot, cache, x_dot, env):
-        """R{y} from y = s x + β - s μ with s = γ r and r = (σ² + eps)^(-½): R{r} = -r³ Σ (x - μ) R{x} / n."""
-        (gamma, _), (gamma_dot, beta_dot), (x, mean, inverse_std, n) = params, params_dot, cache
-        x_dot = np.zeros_like(x) if x_dot is None else x_dot
+    def tangent(self, at, params_dot, x_dot, env):
+        """y = s x + β - s μ with s = γ r and r = (σ² + eps)^(-½), whose rate is -r³ Σ (x - μ) x_dot / n."""
+        (gamma, _), (gamma_dot, beta_dot), (x, mean, inverse_std, n) = at.params, params_dot, at.cache
         total, products = kernels.channel_sums(x, mean, x_dot)
         mean_dot, inverse_dot = total / n, -(inverse_std**3) * products / n
         scale, scale_dot = gamma * inverse_std, gamma_dot * inverse_std + gamma * inverse_dot
@@ -91,10 +89,10 @@ class BatchNorm(Layer):
         kernels.channel_affine(x_dot, scale, x, scale_dot, shift_dot, out=y_dot)
         return y_dot, (x_dot, mean_dot, inverse_dot)
 
-    def backward_tangent(self, params, params_dot, cache, cache_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
+    def backward_tangent(self, at, moving, grads_dot, env):
         """Every line of `backward`, differentiated."""
-        (gamma, _), (gamma_dot, _), (x, mean, inverse_std, n) = params, params_dot, cache
-        x_dot, mean_dot, inverse_dot = cache_dot
+        (gamma, _), (gamma_dot, _), (x, mean, inverse_std, n) = at.params, moving.params_dot, at.cache
+        (x_dot, mean_dot, inverse_dot), dy, dy_dot = moving.cache_dot, at.dy, moving.dy_dot
         (dbeta, products), (dbeta_dot, products_dot) = (kernels.channel_sums(x, mean, g) for g in (dy, dy_dot))
         products_dot += kernels.channel_sums(x_dot, mean_dot, dy)[1]
         dgamma, dgamma_dot = products * inverse_std, products_dot * inverse_std + products * inverse_dot

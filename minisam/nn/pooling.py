@@ -57,13 +57,13 @@ class MaxPool2d(_Pool2d):
         kernels.max_pool2d(x, self.size, self.stride, y, winner)
         return y, (winner, x.shape)
 
-    def backward(self, params, cache, dy, grads, env, wants_dx=True):
+    def backward(self, params, cache, dy, grads, env):
         winner, x_shape = cache
         dx = env.arena.empty(x_shape, dy.dtype)
         return kernels.max_pool2d_grad(dy, winner, self.size, self.stride, dx)
 
-    def tangent(self, params, params_dot, cache, x_dot, env):
-        winner, _ = cache  # the winners stay the winners
+    def tangent(self, at, params_dot, x_dot, env):
+        winner, _ = at.cache  # the winners stay the winners
         y_dot = env.arena.empty(winner.shape, x_dot.dtype)
         kernels.max_pool2d_picked(x_dot, winner, self.size, self.stride, out=y_dot)
         return y_dot, None
@@ -83,12 +83,12 @@ class AvgPool2d(_Pool2d):
         y = env.arena.empty((len(x), *self.output_shape(x.shape[1:])), x.dtype)
         return kernels.avg_pool2d(x, self.size, self.stride, y), x.shape
 
-    def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
+    def backward(self, params, x_shape, dy, grads, env):
         dx = env.arena.empty(x_shape, dy.dtype)
         return kernels.avg_pool2d_grad(dy, self.size, self.stride, dx)
 
-    def tangent(self, params, params_dot, x_shape, x_dot, env):
-        return self.forward(params, x_dot, env)[0], None
+    def tangent(self, at, params_dot, x_dot, env):
+        return self.forward([], x_dot, env)[0], None
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ class GlobalAvgPool2d(FixedSlope):
     def forward(self, params, x, env):
         return x.mean(axis=(1, 2)), x.shape
 
-    def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
+    def backward(self, params, x_shape, dy, grads, env):
         dx = env.arena.empty(x_shape, dy.dtype)
         dx[...] = dy[:, None, None] / (x_shape[1] * x_shape[2])
         return dx
 
-    def tangent(self, params, params_dot, x_shape, x_dot, env):
-        return self.forward(params, x_dot, env)[0], None
+    def tangent(self, at, params_dot, x_dot, env):
+        return self.forward([], x_dot, env)[0], None

@@ -1,7 +1,7 @@
 """How a network learns: optimizers over one vector theta, and schedules for their numbers."""
 
 from minisam.optim.ascent import Adaptive, Ascent, Ball, Friendly, RandomDirection
-from minisam.optim.gd import GD, Adam, Momentum, Optimizer
+from minisam.optim.first_order import GD, Adam, Momentum, Optimizer
 from minisam.optim.sam import GSAM, SAM, Clipped, ExactSAM, LookSAM, MicroBatched
 from minisam.optim.schedules import Cosine, Every, Late, Schedule, StepDecay, value_at
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import BelowOne, Checked, Natural, NonNegative, Positive
-from minisam.objective import Array
+from minisam.checks import Array, BelowOne, Checked, Natural, NonNegative, Positive
 from minisam.rng import Stream, keyed_rng
 
 Ascent = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, length)

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import Count, NonNegative, Positive, Range
-from minisam.objective import Array, Evaluation, Objective, weighted_sum
+from minisam.checks import Array, Count, NonNegative, Positive, Range
+from minisam.objective import Evaluation, Objective, weighted_sum
 from minisam.optim.ascent import Ascent, Ball, Friendly
-from minisam.optim.gd import Base, Optimizer
+from minisam.optim.first_order import Base, Optimizer
 from minisam.optim.schedules import Schedule, value_at
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from minisam.analysis.curvature import density, eigenvalues, trace
 from minisam.analysis.landscape import filter_normalized, pca_plane, plane
 from minisam.analysis.sharpness import sharpness
+from minisam.checks import Array
 from minisam.nn import BatchLoss, Chain, Residual, Sequential
-from minisam.objective import Array, Mean, Objective
+from minisam.objective import Mean, Objective
 from minisam.training.checkpoint import Model
 from minisam.training.environment import environment
 from minisam.training.files import read_arrays, replacing, write_arrays
@@ -25,7 +26,7 @@ KINDS = ("random", "eigenvectors", "path")
 def mean_loss(net: Sequential, x: Array, y: Array, stats: Array | None) -> Mean:
     """The mean cross-entropy on images x (n, …) float32, as in evaluation: BatchNorm uses its running `stats`."""
     kept = 2 * x.itemsize * len(x) * _outputs(net.chain, net.input_shape)  # each with its dL/dy
-    return Mean(BatchLoss(net, x, y, stats=stats).split(BATCH), keeps=kept < MEMORY)
+    return Mean(BatchLoss(net, x, y, stats=stats).split(BATCH), recompute=kept > MEMORY)
 
 
 def _outputs(chain: Chain, input_shape: tuple[int, ...]) -> int:
@@ -34,7 +35,7 @@ def _outputs(chain: Chain, input_shape: tuple[int, ...]) -> int:
     total = sum(math.prod(shape) for shape in shapes)
     for layer, shape in zip(chain.layers, shapes, strict=False):
         if isinstance(layer, Residual):
-            total += sum(_outputs(path, shape) for path in layer.paths.layers if isinstance(path, Chain))
+            total += sum(_outputs(path, shape) for path in layer.paths)
     return total
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from minisam.analysis.curvature import Density
 from minisam.analysis.toy import Bowl, Rosenbrock, TwoMinima, run
-from minisam.objective import Array, Objective
+from minisam.checks import Array
+from minisam.objective import Objective
 from minisam.optim import GD, SAM, Momentum
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito's

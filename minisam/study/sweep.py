@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import minisam
-from minisam.checks import Count, require
+from minisam.checks import Array, Count, require
 from minisam.data import Dataset, load, redraw_labels
 from minisam.kernels import get_threads, set_threads
 from minisam.kernels.compiled import compile_all
@@ -35,7 +35,6 @@ from minisam.training.environment import environment
 from minisam.training.files import Damaged, locked, parse_json, read_arrays, write_arrays
 from minisam.training.loop import Diverged, Prepared, network, train
 
-Array = np.ndarray
 RHO = 0.05  # the radius within which sharpness is measured
 EFFORT: dict[str, Any] = {"samples": 5, "slices": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
 SAVES = 5  # checkpoints a run

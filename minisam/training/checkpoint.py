@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minisam.checks import Checked, Count
+from minisam.checks import Array, Checked, Count
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
 from minisam.optim import Optimizer
@@ -26,7 +26,6 @@ from minisam.training.config import Config
 from minisam.training.environment import changes, environment
 from minisam.training.files import Damaged, parse_json, read_arrays, reason, write_arrays
 
-Array = np.ndarray
 FORMAT = 2  # 1 had no stats
 NOTHING = np.zeros(0)  # what an optimizer remembers before it has anything to remember
 

@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 
-Array = np.ndarray
+from minisam.checks import Array
 
 
 class Damaged(ValueError):

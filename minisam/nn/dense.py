@@ -44,13 +44,13 @@ class Linear(Bilinear):
         y += b
         return y, x  # backward needs only the input
 
-    def backward(self, params, x, dy, grads, env, wants_dx=True):
+    def weight_gradient(self, x, dy, grads):
+        dW, db = grads
+        kernels.matmul(x.T, dy, out=dW)  # dL/dW = xᵀ dL/dy
+        np.sum(dy, axis=0, out=db)  # dL/db = Σₙ dL/dyₙ
+
+    def input_gradient(self, params, x, dy, env):
         W, _ = params
-        if grads:
-            kernels.matmul(x.T, dy, out=grads[0])  # dL/dW = xᵀ dL/dy
-            np.sum(dy, axis=0, out=grads[1])  # dL/db = Σₙ dL/dyₙ
-        if not wants_dx:
-            return None
         return kernels.matmul(dy, W.T, out=env.arena.empty(x.shape, x.dtype))  # dL/dx = dL/dy Wᵀ
 
 
@@ -58,7 +58,7 @@ class Linear(Bilinear):
 class ReLU(FixedSlope):
     """y = max(x, 0), elementwise; at the kink the derivative is taken as 0.
 
-    With in_place=True y is written over x. `Sequential` sets it where nobody reads x again.
+    With in_place=True y is written over x, as a network does where no one reads x again.
 
     >>> ReLU().output_shape((8, 8, 16))
     (8, 8, 16)
@@ -70,11 +70,11 @@ class ReLU(FixedSlope):
         y = kernels.relu(x, out=x if self.in_place else env.arena.empty(x.shape, x.dtype))
         return y, y  # the sign of y tells where x was positive
 
-    def backward(self, params, y, dy, grads, env, wants_dx=True):
+    def backward(self, params, y, dy, grads, env):
         return kernels.relu_grad(y, dy, out=env.arena.empty(y.shape, y.dtype))
 
-    def tangent(self, params, params_dot, y, x_dot, env):
-        return kernels.relu_grad(y, x_dot, out=env.arena.empty(y.shape, y.dtype)), None
+    def tangent(self, at, params_dot, x_dot, env):
+        return self.backward([], at.cache, x_dot, [], env), None
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,17 @@ class Tanh(Layer):
         y = np.tanh(x, out=env.arena.empty(x.shape, x.dtype))
         return y, y
 
-    def backward(self, params, y, dy, grads, env, wants_dx=True):
+    def backward(self, params, y, dy, grads, env):
         return dy * (1 - y * y)
 
-    def tangent(self, params, params_dot, y, x_dot, env):
+    def tangent(self, at, params_dot, x_dot, env):
+        y = at.cache
         y_dot = x_dot * (1 - y * y)
         return y_dot, y_dot
 
-    def backward_tangent(self, params, params_dot, y, y_dot, dy, dy_dot, grads_dot, env, wants_dx=True):
-        return dy_dot * (1 - y * y) - 2 * y * y_dot * dy
+    def backward_tangent(self, at, moving, grads_dot, env):
+        y, y_dot = at.cache, moving.cache_dot
+        return moving.dy_dot * (1 - y * y) - 2 * y * y_dot * at.dy
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Flatten(FixedSlope):
     def forward(self, params, x, env):
         return x.reshape(len(x), -1), x.shape
 
-    def backward(self, params, x_shape, dy, grads, env, wants_dx=True):
+    def backward(self, params, x_shape, dy, grads, env):
         return dy.reshape(x_shape)
 
-    def tangent(self, params, params_dot, x_shape, x_dot, env):
+    def tangent(self, at, params_dot, x_dot, env):
         return x_dot.reshape(len(x_dot), -1), None

@@ -11,8 +11,8 @@ from typing import Annotated
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import BelowOne, Checked, NonNegative, Positive, Range
-from minisam.objective import Array, Evaluation, Objective
+from minisam.checks import Array, BelowOne, Checked, NonNegative, Positive, Range
+from minisam.objective import Evaluation, Objective
 from minisam.optim.schedules import Schedule, value_at
 
 
