@@ -1,8 +1,8 @@
-"""Where is the loss nearby worst? Directions in which SAM climbs.
+"""Where is the loss worst nearby? The directions in which SAM climbs.
 
-To first order L(θ + ε) rises by gᵀε; in a ball the ε̂ that maximises it rises most. An ascent says
-where that is: it returns a direction and a length, and ε̂ = ρ · direction / length lies on the ball of
-radius ρ. A length of 0 means that there is nowhere to climb.
+To first order L(θ + ε) rises by gᵀε, most for the ε̂ that maximises this over a ball ‖ε‖ ≤ ρ. An ascent
+returns a direction and its norm, the one in which the ball is a ball. So ε̂ = ρ · direction / norm lies on
+the surface. A norm of 0 means that there is nowhere to climb.
 """
 
 import math
@@ -12,32 +12,28 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import Array, BelowOne, Checked, Natural, NonNegative, Positive
+from minisam.checks import Array, AtLeastOne, BelowOne, Checked, Natural, NonNegative, Positive
 from minisam.rng import Stream, keyed_rng
 
-Ascent = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, length)
+Ascent = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, norm)
 
 
 @dataclass(frozen=True)
-class Ball:
+class Ball(Checked):
     """The maximiser over ‖ε‖ₚ ≤ ρ: ε̂ = ρ sign(g) |g|^(q-1) / ‖g‖_q^(q-1), 1/p + 1/q = 1.
 
     Foret et al. 2021, eq. 2; there gᵀε̂ = ρ ‖g‖_q. p = 2 is SAM's own, ρ g / ‖g‖₂; p = ∞ moves every
     parameter by ρ sign(g); p = 1 only the one with the (first) largest |g|. g is (P,).
 
     Raises:
-        ValueError: p below 1.
+        ValueError: p not a number ≥ 1.
 
     >>> g = np.array([3.0, -4.0])
-    >>> [(direction / length).round(3).tolist() for direction, length in (Ball(p)(g, g) for p in (1, 2, math.inf))]
+    >>> [(direction / norm).round(3).tolist() for direction, norm in (Ball(p)(g, g) for p in (1, 2, math.inf))]
     [[0.0, -1.0], [0.6, -0.8], [1.0, -1.0]]
     """
 
-    p: float = 2
-
-    def __post_init__(self) -> None:
-        if not self.p >= 1:
-            raise ValueError(f"p must be a number ≥ 1 or infinity, got {self.p!r}")
+    p: AtLeastOne = 2
 
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
         if self.p == 2:
@@ -46,8 +42,8 @@ class Ball:
         if largest == 0:
             return g, 0.0
         if p == 1:
-            spike = np.arange(len(g)) == np.argmax(np.abs(g))
-            return np.sign(g) * spike, 1.0
+            alone = np.arange(len(g)) == np.argmax(np.abs(g))
+            return np.sign(g) * alone, 1.0
         scaled = np.abs(g) / largest  # no power of it overflows
         q = p / (p - 1) if p < math.inf else 1.0
         return np.sign(g) * scaled ** (q - 1), float((scaled**q).sum(dtype=np.float64)) ** (1 - 1 / q)
@@ -57,16 +53,16 @@ class Ball:
 class Adaptive(Checked):
     """ASAM's ball, ‖T⁻¹ε‖₂ ≤ ρ with T = |θ| + η: ε̂ = ρ T² g / ‖T g‖₂ (Kwon et al. 2021, algorithm 1).
 
-    Large weights may move farther, so that rescaling layers against each other changes nothing, up
+    Large weights may move farther, so scaling one layer up and the next one down changes nothing, up
     to η. Without η a weight at 0, such as every bias at the start, would not be perturbed. rho is
-    relative to the weights: on CIFAR-10 the paper takes 0.5 where it takes 0.05 for SAM. theta and g
+    relative to the weights: on CIFAR-10 the paper uses 0.5 for ASAM and 0.05 for SAM. theta and g
     are (P,).
 
     Raises:
         ValueError: eta not above 0.
 
-    >>> direction, length = Adaptive(eta=1.0)(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
-    >>> direction.tolist(), round(length**2, 9)
+    >>> direction, norm = Adaptive(eta=1.0)(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    >>> direction.tolist(), round(norm**2, 9)
     ([4.0, 1.0], 5.0)
     """
 
@@ -77,19 +73,19 @@ class Adaptive(Checked):
         if largest == 0:
             return g, 0.0
         T = np.abs(theta) + float(self.eta)
-        climb = T * (g / largest)  # of any g: T² g alone might leave float32's range
-        return T * climb, kernels.norm(climb)
+        Tg = T * (g / largest)  # with a gradient of any size: T² g alone might leave float32's range
+        return T * Tg, kernels.norm(Tg)  # ‖T⁻¹ T² g‖ = ‖T g‖
 
 
 @dataclass(frozen=True)
 class RandomDirection(Checked):
     """A direction drawn uniformly, whatever the gradient: the control experiment for SAM.
 
-    Keyed by seed and step: one direction for all micro-batches and ascents of a step. On average it
-    does not rise at all to first order.
+    Keyed by seed and step: all micro-batches and ascents of a step share one direction. On average the
+    loss does not rise along it, to first order.
 
-    >>> direction, length = RandomDirection(seed=0)(np.zeros(3), np.ones(3), 7)
-    >>> round(float(np.linalg.norm(direction / length)), 6)
+    >>> direction, norm = RandomDirection(seed=0)(np.zeros(3), np.ones(3), 7)
+    >>> round(float(np.linalg.norm(direction / norm)), 6)
     1.0
     """
 
@@ -106,9 +102,9 @@ class Friendly(Checked):
 
         m ← λ m + (1 - λ) g,   d = g - σ m
 
-    m, which starts at 0, estimates the full gradient over the last 1/(1 - λ) or so steps that climb;
-    leaving it out keeps the batch's noise, which the paper finds to be the part of ε̂ that helps. A step
-    enters m once, with the gradient where it starts. g, m and d are (P,).
+    m starts at 0 and estimates the full gradient from the last 1/(1 - λ) or so steps that climb.
+    Subtracting it leaves the batch's noise, which the paper finds to be the part of ε̂ that helps. Each
+    step enters m once, with the gradient at its start. g, m and d are (P,).
 
     Raises:
         ValueError: a negative sigma, lmbda outside [0, 1).
@@ -120,7 +116,7 @@ class Friendly(Checked):
     sigma: NonNegative = 1.0
     lmbda: BelowOne = 0.6
     m: Array | float = field(default=0.0, init=False)
-    last: int = field(default=-1, init=False)  # step that entered m
+    last: int = field(default=-1, init=False)  # the step that entered m last
 
     def __call__(self, theta: Array, g: Array, step: int = 0) -> tuple[Array, float]:
         if step != self.last:

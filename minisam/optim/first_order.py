@@ -1,7 +1,7 @@
 """First-order optimizers: gradient descent, momentum, Adam.
 
-An optimizer is vector arithmetic on `theta`, and asks nothing of the objective but its gradient.
-`step` is the same for all of them, SAM included: get a gradient, then update in place.
+An optimizer is vector arithmetic on `theta`. It asks the objective for its gradient and for nothing
+else. `step` is the same for all of them, SAM included: get a gradient, then update in place.
 """
 
 import math
@@ -11,13 +11,17 @@ from typing import Annotated
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import Array, BelowOne, Checked, NonNegative, Positive, Range
+from minisam.checks import Array, BelowOne, Checked, NonNegative, Positive, Range, require_array
 from minisam.objective import Evaluation, Objective
 from minisam.optim.schedules import Schedule, value_at
 
 
 class Optimizer(Checked):
-    """What every optimizer does: `step(theta, objective)` changes theta in place."""
+    """What every optimizer does: `step(theta, objective)` changes theta in place.
+
+    Write `update`, and `gradient` if it is not simply the objective's. A subclass is a dataclass;
+    what it remembers from step to step are its fields with init=False (see `memory`).
+    """
 
     def gradient(self, theta: Array, objective: Objective) -> tuple[Evaluation, Array]:
         """The evaluation at theta, to report, and the gradient (P,) to follow."""
@@ -25,16 +29,18 @@ class Optimizer(Checked):
         return at_theta, at_theta.grad
 
     def update(self, theta: Array, g: Array) -> None:
-        """Move theta (P,), in place, as the gradient g (P,) says."""
+        """Move theta (P,) in place, given the gradient g (P,)."""
         raise NotImplementedError(f"{type(self).__name__} must define update")
 
     def step(self, theta: Array, objective: Objective) -> Evaluation:
         """Take one step; returns the objective's evaluation at the theta it started from.
 
         Raises:
-            ValueError: theta not a contiguous, writeable vector, a gradient of another shape or
-                dtype, or a theta unlike the moments that earlier steps left.
+            TypeError: theta is not an array.
+            ValueError: theta is not a contiguous, writeable vector; the gradient has another shape or
+                dtype; or the moments of earlier steps do.
         """
+        require_array("theta", theta)
         if theta.ndim != 1 or not (theta.flags.c_contiguous and theta.flags.writeable):
             layout = f"shape {theta.shape}, strides {theta.strides}, writeable {theta.flags.writeable}"
             raise ValueError(f"expected theta as a contiguous, writeable vector, got {layout}")
@@ -46,22 +52,31 @@ class Optimizer(Checked):
         return at_theta
 
 
-# What a wrapper such as SAM can step with: it brings the gradient, and asks its base for updates only.
-Base = Annotated[
-    Optimizer,
-    Range("an optimizer that only updates", Optimizer, lambda base: type(base).gradient is Optimizer.gradient),
-]
+# What a wrapper such as SAM can step with: the wrapper finds the gradient, and its base only updates.
+_EXPECTED = "GD, Momentum, Adam or another optimizer that follows the gradient it is given, such as Clipped(GD(…))"
+Base = Annotated[Optimizer, Range(_EXPECTED, Optimizer, lambda base: type(base).gradient is Optimizer.gradient)]
 
 
 @dataclass
-class _FirstOrder(Optimizer):
-    # What an optimizer remembers from step to step are those of its fields that are no arguments.
+class FirstOrder(Optimizer):
+    """An optimizer with a learning rate and weight decay, either of which a subclass uses in its `update`.
+
+    `t` counts the steps taken; a subclass adds 1 at each.
+
+    Raises:
+        ValueError: lr not above 0, negative weight_decay.
+    """
+
     lr: Positive | Schedule
     weight_decay: NonNegative = 0.0
-    t: int = field(default=0, init=False)  # steps taken
+    t: int = field(default=0, init=False)
 
-    def _moment(self, name: str, theta: Array) -> Array:
-        """The state vector of this name, which starts at zero."""
+    def moment(self, name: str, theta: Array) -> Array:
+        """The remembered vector of this name, which starts as zeros like theta (P,).
+
+        Raises:
+            ValueError: a theta unlike the one that it started with.
+        """
         if getattr(self, name) is None:
             setattr(self, name, np.zeros_like(theta))
         moment: Array = getattr(self, name)
@@ -72,7 +87,7 @@ class _FirstOrder(Optimizer):
 
 
 @dataclass
-class GD(_FirstOrder):
+class GD(FirstOrder):
     """Gradient descent: θ ← θ - lr (g + λθ), with weight decay λ (PyTorch's SGD without momentum).
 
     theta and g are (P,) float32 or float64. On minibatches this is stochastic gradient descent.
@@ -94,7 +109,7 @@ class GD(_FirstOrder):
 
 
 @dataclass
-class Momentum(_FirstOrder):
+class Momentum(FirstOrder):
     """Heavy ball (Polyak 1964): v ← μ v + g + λθ, θ ← θ - lr v.
 
     With nesterov=True, θ ← θ - lr (g + λθ + μ v) (Nesterov 1983, in PyTorch's form). lr multiplies
@@ -115,13 +130,13 @@ class Momentum(_FirstOrder):
     velocity: Array | None = field(default=None, init=False)
 
     def update(self, theta: Array, g: Array) -> None:
-        velocity, lr = self._moment("velocity", theta), value_at(self.lr, self.t)
+        velocity, lr = self.moment("velocity", theta), value_at(self.lr, self.t)
         self.t += 1
         kernels.momentum_update(theta, g, velocity, lr, self.momentum, self.weight_decay, self.nesterov)
 
 
 @dataclass
-class Adam(_FirstOrder):
+class Adam(FirstOrder):
     """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019).
 
         m ← β₁ m + (1 - β₁) g,   v ← β₂ v + (1 - β₂) g²
@@ -146,7 +161,7 @@ class Adam(_FirstOrder):
     v: Array | None = field(default=None, init=False)
 
     def update(self, theta: Array, g: Array) -> None:
-        m, v = self._moment("m", theta), self._moment("v", theta)
+        m, v = self.moment("m", theta), self.moment("v", theta)
         lr, beta1, beta2 = value_at(self.lr, self.t), self.beta1, self.beta2
         self.t += 1
         step_size, root_bias2 = lr / (1 - beta1**self.t), math.sqrt(1 - beta2**self.t)

@@ -1,6 +1,6 @@
 """Sharpness-aware minimization: descend on the worst loss nearby (Foret et al. 2021), and its family.
 
-What tells the members apart is where they climb (`ascent`) and what they make of the two gradients.
+The members differ in where they climb (`ascent`) and in what they make of the two gradients.
 """
 
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ class SAM(Optimizer):
     same objective. theta itself is never perturbed: θ + ε̂ is a second vector. The base's moments
     see only ∇L(θ + ε̂), and its weight decay acts at θ (davda54/sam's convention; `Penalised` has
     google-research/sam's). rho is a radius in weight space, in the norm of `ascent`: L2, unless told
-    otherwise. Where it is 0 the second pass is skipped, and SAM is its base, bit for bit. theta is (P,).
+    otherwise. At rho = 0 the second pass is skipped, and SAM is its base, bit for bit. theta is (P,).
 
-    Another `ascent` climbs elsewhere: Ball(p) in another norm, Adaptive() is ASAM, Friendly() is
-    Friendly SAM, RandomDirection() the control. Several `ascent_steps` K climb by ρ/K each, every
-    one as the gradient says where it starts, and so stay in the ball.
+    Another `ascent` climbs elsewhere: Ball(p) in another norm; Adaptive() is ASAM; Friendly() is
+    Friendly SAM; RandomDirection() is the control. With K `ascent_steps` each has length ρ/K and follows
+    the gradient at its own start, so together they stay in the ball.
 
     Raises:
         ValueError: a rho that is negative or not finite, ascent_steps below 1, a base that climbs itself.
@@ -53,10 +53,10 @@ class SAM(Optimizer):
         at_theta = objective(theta)
         g, worst, rho = at_theta.grad, theta, value_at(self.rho, self.t) / self.ascent_steps
         for _ in range(self.ascent_steps if rho else 0):
-            direction, length = self.ascent(theta, g, self.t)
-            if length == 0:
+            direction, norm = self.ascent(theta, g, self.t)
+            if norm == 0:
                 break
-            worst = kernels.add_scaled(worst, rho / length, direction, out=np.empty_like(theta))
+            worst = kernels.add_scaled(worst, rho / norm, direction, out=np.empty_like(theta))
             g = objective(worst).grad
         return at_theta, g
 
@@ -76,7 +76,7 @@ class GSAM(SAM):
     """Surrogate-gap SAM: ∇L(θ + ε̂) - α ∇L(θ)_⊥ (Zhuang et al. 2022, algorithm 1).
 
     ∇L(θ)_⊥ is the part of ∇L(θ) orthogonal to ∇L(θ + ε̂). The step goes *up* along it: L(θ) rises
-    while, to first order, the loss at θ + ε̂ does not change, and the gap between the two narrows. In the
+    while the loss at θ + ε̂ stays the same to first order, so the gap between the two narrows. In the
     paper rho falls with the learning rate, from ρ_max to ρ_min: give it such a schedule. theta is (P,).
 
     Raises:
@@ -101,13 +101,13 @@ class GSAM(SAM):
 
 @dataclass
 class ExactSAM(SAM):
-    """SAM with the term it leaves out: the gradient of L(θ + ε̂(θ)) through ε̂(θ) as well.
+    """SAM with the term that it leaves out: the gradient of L(θ + ε̂(θ)) through ε̂(θ) as well.
 
         ∇[L(θ + ε̂(θ))] = g_s + (dε̂/dθ)ᵀ g_s = g_s + ρ/‖g‖ · H (g_s - ĝ ĝᵀ g_s)
 
-    with g_s = ∇L at θ + ε̂, g = ∇L(θ), ĝ = g/‖g‖ and H = ∇²L(θ): a third evaluation, and a product with
-    H, some five gradients in all. It grows without bound as ‖g‖ → 0. Foret et al. 2021, who drop it for
-    speed, found that it hurts (their appendix). theta is (P,).
+    with g_s = ∇L at θ + ε̂, g = ∇L(θ), ĝ = g/‖g‖ and H = ∇²L(θ): a third evaluation and a product with
+    H, about five gradients in all. The term grows without bound as ‖g‖ → 0. Foret et al. 2021, who drop
+    it for speed, found that it hurts (their appendix). theta is (P,).
 
     Raises:
         ValueError: an ascent other than Ball(2), or several ascent_steps; and what SAM raises.
@@ -136,13 +136,13 @@ class ExactSAM(SAM):
 
 @dataclass
 class LookSAM(SAM):
-    """SAM on every k-th step; its sideways pull is reused between them (Liu et al. 2022, algorithm 1).
+    """SAM on every k-th step, and its sideways pull reused in between (Liu et al. 2022, algorithm 1).
 
         g_v = g_s - (g_sᵀg / ‖g‖²) g     on every k-th step, which follows g_s = ∇L(θ + ε̂)
         g + α (‖g‖ / ‖g_v‖) g_v          on the others, where g = ∇L(θ) is the only gradient
 
-    There is no pull where g_s is parallel to g up to rounding, nor from a step whose rho is 0, which
-    is its base's. theta is (P,).
+    There is no pull if g_s is parallel to g up to rounding, nor after a step with rho = 0, which is a
+    step of the base. theta is (P,).
 
     Raises:
         ValueError: a k below 1, a negative alpha, and what SAM raises.
@@ -175,15 +175,16 @@ def _memoryless(inner: Optimizer) -> bool:
     return not isinstance(inner, LookSAM) and not isinstance(getattr(inner, "ascent", None), Friendly)
 
 
-Memoryless = Annotated[Optimizer, Range("one that keeps nothing from gradient to gradient", Optimizer, _memoryless)]
+_EXPECTED = "an optimizer whose gradients do not depend on earlier ones: not LookSAM, nor SAM with Friendly()"
+Memoryless = Annotated[Optimizer, Range(_EXPECTED, Optimizer, _memoryless)]
 
 
 @dataclass
 class MicroBatched(Optimizer):
     """m-SAM: every m examples climb by themselves, from the same θ (Foret et al. 2021, section 4.1).
 
-    The gradient is the mean, not the sum, of those that `inner` finds on micro-batches of m; its
-    update then moves θ once. With m the batch size it is `inner` itself.
+    `inner` finds a gradient for each micro-batch of m examples; its update then moves θ once, along their
+    mean (not their sum, which would scale the learning rate). If m is the batch size this is `inner`.
 
     Raises:
         ValueError: m below 1; LookSAM or Friendly inside, which remember one gradient a step.
@@ -213,13 +214,13 @@ class MicroBatched(Optimizer):
 
 @dataclass
 class Clipped(Optimizer):
-    """`base`, whose updates see gradients of at most this length: g · min(1, max_norm / ‖g‖₂).
+    """Gradient clipping: `base` follows g · min(1, max_norm / ‖g‖₂).
 
-    SAM(Clipped(Momentum(…), 1.0)) clips ∇L(θ + ε̂), the gradient that is followed, and not the one
-    that is climbed. The base's weight decay comes after it, as in PyTorch.
+    SAM(Clipped(Momentum(…), 1.0)) clips ∇L(θ + ε̂), the gradient that is followed, and leaves the one
+    that is climbed alone. The base adds its weight decay afterwards, as in PyTorch.
 
     Raises:
-        ValueError: max_norm not above 0, a base that is not one: SAM goes outside.
+        ValueError: max_norm not above 0, or SAM as the base: Clipped goes inside it.
 
     >>> from minisam.optim import GD
     >>> theta = np.zeros(2)

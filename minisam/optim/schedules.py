@@ -1,6 +1,6 @@
 """Schedules: numbers that depend on the step.
 
-Wherever an optimizer takes a number (lr, rho) it takes a schedule too: a function from the step,
+Wherever an optimizer takes a number (lr, rho) it also takes a schedule: a function from the step,
 counted from 0, to the number.
 """
 
@@ -31,9 +31,9 @@ def value_at(number: float | Schedule, step: int) -> float:
 
 @dataclass(frozen=True)
 class Every(Checked):
-    """value on every k-th step, beginning with the first, 0 on the others: a rho for occasional SAM.
+    """The value on every k-th step, beginning with the first, and 0 on the others: a rho for occasional SAM.
 
-    Liu et al. 2022 call it SAM-k; LookSAM is to do better.
+    Liu et al. 2022 call it SAM-k; their LookSAM is meant to do better.
 
     Raises:
         ValueError: k below 1, a negative value.
@@ -51,10 +51,10 @@ class Every(Checked):
 
 @dataclass(frozen=True)
 class Late(Checked):
-    """0 before a step, value from then on: a rho for SAM in the last part of a training.
+    """0 before the step `start`, the value from then on: a rho for SAM in the last part of training.
 
-    A few epochs at the end keep nearly all of SAM's gain (Zhou et al. 2024, arXiv 2410.10373; that it
-    helps to fine-tune with SAM had been found by Andriushchenko & Flammarion 2022).
+    A few epochs at the end keep nearly all of SAM's gain (Zhou et al. 2024, arXiv 2410.10373; earlier,
+    Andriushchenko & Flammarion 2022 had found that fine-tuning with SAM helps).
 
     Raises:
         ValueError: a negative start or value.
@@ -75,7 +75,8 @@ class StepDecay(Checked):
     """base · factor^(number of milestones passed); milestones are steps.
 
     Raises:
-        ValueError: base or factor not above 0.
+        ValueError: base or factor not above 0, milestones that are not steps.
+        TypeError: milestones that are not a sequence.
 
     >>> schedule = StepDecay(1.0, milestones=(10, 20), factor=0.5)
     >>> schedule(9), schedule(10), schedule(25)
@@ -86,15 +87,22 @@ class StepDecay(Checked):
     milestones: Sequence[int]
     factor: Positive = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.milestones, Sequence):
+            raise TypeError(f"milestones must be a sequence of steps, such as (1000, 1500), got {self.milestones!r}")
+        for milestone in self.milestones:
+            require("a milestone", milestone, Natural)
+
     def __call__(self, step: int) -> float:
         return self.base * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True)
 class Cosine(Checked):
-    """Linear warm-up, then base · ½ (1 + cos π s), s from 0 to 1 (Loshchilov & Hutter 2017, eq. 5).
+    """Linear warm-up, then base · ½ (1 + cos π s) with s from 0 to 1 (Loshchilov & Hutter 2017, eq. 5).
 
-    Step w of the first `warmup` has base (w + 1) / warmup; step `steps` and all later have 0.
+    Step i < `warmup` has base (i + 1) / warmup; step `steps` and all later ones have 0.
 
     Raises:
         ValueError: base not above 0, or not 0 ≤ warmup < steps.

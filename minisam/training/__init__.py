@@ -2,6 +2,17 @@
 
 from minisam.training.checkpoint import Checkpoints, Model, load_model, save_model
 from minisam.training.config import Config
-from minisam.training.loop import Diverged, Prepared, Run, train
+from minisam.training.loop import Diverged, Prepared, Run, network, train
 
-__all__ = ["Checkpoints", "Config", "Diverged", "Model", "Prepared", "Run", "load_model", "save_model", "train"]
+__all__ = [
+    "Checkpoints",
+    "Config",
+    "Diverged",
+    "Model",
+    "Prepared",
+    "Run",
+    "load_model",
+    "network",
+    "save_model",
+    "train",
+]

@@ -9,8 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from tqdm import tqdm
 from minisam.checks import Array, Checked, Count
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
-from minisam.optim import Optimizer
+from minisam.optim import Optimizer, memory, recall
 from minisam.training.config import Config
 from minisam.training.environment import changes, environment
 from minisam.training.files import Damaged, parse_json, read_arrays, reason, write_arrays
 
 FORMAT = 2  # 1 had no stats
-NOTHING = np.zeros(0)  # what an optimizer remembers before it has anything to remember
+NOTHING = np.zeros(0)  # stands for None: a vector that an optimizer does not have yet
 
 
 class Foreign(ValueError):
@@ -138,15 +137,6 @@ class State:
     path: list[Array]  # weights after each epoch, where somebody asked for them
 
 
-def _memory(part: Any, prefix: str = "") -> Iterator[tuple[Any, str, str]]:
-    """What an optimizer and those inside it remember: (owner, attribute, name in a checkpoint)."""
-    for field in fields(part):
-        if not field.init:
-            yield part, field.name, prefix + field.name
-        elif is_dataclass(inner := getattr(part, field.name)):
-            yield from _memory(inner, f"{prefix}{field.name}.")
-
-
 def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any:
     """What an optimizer is to remember under this name: a vector like theta, or a number as at the start."""
     if value is not None and value.shape == NOTHING.shape and at_start is None:
@@ -181,10 +171,8 @@ class Checkpoints(Checked):
         Raises:
             OSError: it can't be written; those before it are still there.
         """
-        arrays = {}
-        for owner, attribute, name in _memory(state.optimizer):
-            held = getattr(owner, attribute)
-            arrays[f"optimizer.{name}"] = NOTHING if held is None else np.asarray(held)
+        held = memory(state.optimizer)
+        arrays = {f"optimizer.{name}": NOTHING if v is None else np.asarray(v) for name, v in held.items()}
         if state.path:
             arrays["path"] = np.array(state.path)
         path = self.file.with_name(f"{self.file.stem}.epoch-{len(state.history):04}{self.file.suffix}")
@@ -218,9 +206,9 @@ class Checkpoints(Checked):
             before, history, theta = about["run"], list(about["history"]), model.theta
             if changed := changes(before, run):
                 raise Foreign(f"{path} is of another run: {'; '.join(changed)}")
-            memory = {
-                name: _checked(arrays.get(f"optimizer.{name}"), getattr(owner, attribute), theta, name)
-                for owner, attribute, name in _memory(state.optimizer)
+            remembered = {
+                name: _checked(arrays.get(f"optimizer.{name}"), at_start, theta, name)
+                for name, at_start in memory(state.optimizer).items()
             }
             moved = changes(about["environment"], environment())
             so_far = [
@@ -236,7 +224,6 @@ class Checkpoints(Checked):
             raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
         state.model.theta[:], state.model.stats[:] = theta, model.stats
         state.history[:], state.path[:] = history, thetas
-        for owner, attribute, name in _memory(state.optimizer):
-            setattr(owner, attribute, memory[name])
+        recall(state.optimizer, remembered)
         hint = f"; last digits may differ from those of an uninterrupted run, since {'; '.join(moved)}" if moved else ""
         tqdm.write(f"resumed after epoch {len(history)}, from {path}{hint}", file=sys.stderr)
