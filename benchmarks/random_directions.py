@@ -1,13 +1,13 @@
 """How far from the worst case are random directions, as the number of parameters grows?
 
-    python benchmarks/random_directions.py      # some 90 seconds; writes results/random_directions.{json,png}
+    python benchmarks/random_directions.py      # about 90 seconds; writes results/random_directions.{json,png}
 
 Popular accounts judge sharpness by perturbing the weights in random directions and taking the worst
 rise of the loss. In P dimensions a random direction has a component of about 1/√P along any given
-one. So where the loss slopes by g the largest of n rises is about ρ‖g‖ √(2 ln n / P), while the worst
-direction sees the whole of ρ‖g‖, and more. Here networks of one hidden layer, from 56 to 789,258
-parameters, are trained on CIFAR-10 by momentum (they differ in inputs and fit, too), and the largest
-rise in 1,000 random directions is set against that which gradient ascent finds in the same ball.
+one. So if the gradient is g, the largest of n rises is about ρ‖g‖ √(2 ln n / P), while the worst
+direction gains all of ρ‖g‖, and more. Here networks with one hidden layer, from 56 to 789,258
+parameters, are trained on CIFAR-10 with momentum (they also differ in inputs and fit), and the largest
+rise in 1,000 random directions is compared with the one gradient ascent finds in the same ball.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""How fast minisam is, beside what one would otherwise pick.
+"""How fast minisam is, compared with the alternatives.
 
     python benchmarks/run.py                     all cases (about ten minutes)
-    python benchmarks/run.py --only "SAM.*step"  those whose names match
+    python benchmarks/run.py --only "SAM.*step"  cases whose names match
     python benchmarks/run.py --json speed.json   keep the numbers, with versions and hardware
-    python benchmarks/run.py --show speed.json   print a kept file again
+    python benchmarks/run.py --show speed.json   print a stored file again
 
-The peers come with `pip install -e ".[bench]"`; one that is missing is left out, and that is said.
+The peers come with `pip install -e ".[bench]"`; a missing one is left out with a message.
 Each system runs in a process of its own, all with the same number of threads. For each case their
 results are compared first; then they are timed in turns, A B A B …, in three sweeps over all cases,
-so that a slow minute of the machine is every system's. benchmarks/README.md says how to read the table.
+so that a slow minute of the machine affects every system. benchmarks/README.md says how to read the table.
 """
 
 import argparse
@@ -50,7 +50,7 @@ COLD, MEMORY = "first SAM step of a new process, CNN, batch 32", "peak memory, S
 
 
 class Worker:
-    """A system's process."""
+    """The process of one system."""
 
     def __init__(self, system: str, threads: int) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
@@ -70,7 +70,7 @@ class Worker:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # its error message says why
+            pass  # the worker's error message says why
         if line := self.process.stdout.readline():
             return json.loads(line)
         assert self.process.stderr
@@ -90,7 +90,7 @@ def difference(expected: list[np.ndarray], got: list[np.ndarray]) -> float:
 
 
 class Timings:
-    """What was found of one case: in turns over its systems, in several sweeps over all cases."""
+    """The timings of one case: its systems in turns, in several sweeps over all cases."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -98,7 +98,7 @@ class Timings:
         self.turns: dict[str, list[list[float]]] = {}
 
     def measure(self, workers: dict[str, Worker], rounds: int, seconds: float) -> None:
-        """Compare the systems' results, the first time, and time them in turns."""
+        """Time the systems in turns; the first time, compare their results too."""
         results = prepare(self.case, workers)
         if not self.turns:
             self.differences = compare(self.case, results)
@@ -120,7 +120,7 @@ class Timings:
             numbers = {"median": median, "minimum": times.min(), "quartiles": [low, high], "timings": len(times)}
             record["systems"][system] = numbers | {"difference": self.differences[system]}
             if system != "ours" and "ours" in self.turns:
-                # Round by round, so that a slow minute is in both.
+                # Round by round, so that a slow minute affects both.
                 ratios = [np.median(b) / np.median(a) for a, b in zip(self.turns["ours"], by_turn, strict=True)]
                 low, median, high = np.percentile(ratios, [25, 50, 75])
                 record["systems"][system]["ratio"] = {"median": median, "quartiles": [low, high]}
@@ -128,7 +128,7 @@ class Timings:
 
 
 def prepare(case: Case, workers: dict[str, Worker]) -> dict[str, list[np.ndarray]]:
-    """The results of every system that knows the case, each ready to be timed."""
+    """The results of every system that has the case; each is then ready to be timed."""
     with tempfile.TemporaryDirectory() as folder:
         results = {}
         for system, worker in workers.items():
@@ -151,7 +151,7 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> dict[str, float
 
 
 def once(system: str, mode: str, threads: int, **environ: str) -> tuple[float, float]:
-    """Seconds from start to end of a process, and what it printed."""
+    """Seconds from start to end of a process, and the number it printed."""
     start = time.perf_counter()
     command = [sys.executable, str(WORKER), system, mode]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | environ
@@ -167,7 +167,7 @@ def processes(systems: list[str], threads: int, rounds: int) -> dict[str, Any]:
     for i in tqdm(range(rounds), "new processes", leave=False):
         for system in systems:
             seconds, importing = once(system, "cold", threads)
-            if i:  # the first round filled the caches
+            if i:  # the first round fills the caches
                 found[system]["start"].append(seconds)
                 found[system]["import"].append(importing)
                 found[system]["memory"].append(once(system, "memory", threads)[1])
@@ -191,7 +191,7 @@ def exponent(cases: list[Case], of: str, records: dict[str, Any], system: str) -
 
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
-    """What minisam set out to reach: a number, its bound, and whether it is met."""
+    """minisam's targets: a label, a number, its bound, and whether it is met."""
     records = {record["case"]: record["systems"] for record in found["cases"]}
     new = found["processes"]
     rows = []
@@ -233,7 +233,7 @@ def targets(found: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
     row("seconds, compilation at the first start ever", process("ours", "first start") - start, most=20)
     row(f"minisam / PyTorch: {MEMORY}", process("ours", "memory") / process("pytorch", "memory"), most=0.6)
     large, small = (seconds(Case("step", "cnn", "momentum", n)) / n for n in (512, 64))
-    row("time an image, Momentum step, CNN: batch 512 / batch 64", large / small, 0.9, 1.1)
+    row("time per image, Momentum step, CNN: batch 512 / batch 64", large / small, 0.9, 1.1)
     return rows
 
 
@@ -243,7 +243,7 @@ def _time(seconds: float) -> str:
 
 
 def _conditions(found: dict[str, Any]) -> str:
-    """Hardware, versions, and how often it was measured."""
+    """Hardware, versions and number of rounds."""
     facts = found["environment"]
     return (
         f"{facts['cpu']}, {facts['threads']} threads, {facts['system']};\nPython {facts['python']}, "
@@ -254,7 +254,7 @@ def _conditions(found: dict[str, Any]) -> str:
 
 
 def brief(found: dict[str, Any]) -> str:
-    """What the README shows: minisam and PyTorch, a line a case."""
+    """The README's table: minisam and PyTorch, one line per case."""
     chosen = {case.name for case in (*STEPS, *OTHERS) if case.optimizer == "sam"}
     lines = [f"{'':<47}{'minisam':>9}{'PyTorch':>9}   PyTorch / minisam"]
     for record in found["cases"]:
@@ -316,7 +316,7 @@ def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, An
             elif versions:
                 peers[system] = next(iter(versions.values()))
         found = [Timings(case) for case in chosen]
-        # In several sweeps: cases that are compared with each other share the machine's good and bad minutes.
+        # Several sweeps, so that cases that are compared with each other share the machine's good and bad minutes.
         for timings in tqdm(found * SWEEPS, "cases", leave=False):
             timings.measure(workers, -(-rounds // SWEEPS), seconds)
         records = [timings.record() for timings in found]
@@ -345,13 +345,13 @@ def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose name matches")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only cases whose names match")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing, print a kept file")
-    parser.add_argument("--brief", action="store_true", help="a line a case, as in the README")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="of every system")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print a stored file, measure nothing")
+    parser.add_argument("--brief", action="store_true", help="one line per case, as in the README")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each system")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each system, for each case")
-    parser.add_argument("--seconds", type=float, default=0.2, help="of one turn, at least")
+    parser.add_argument("--seconds", type=float, default=0.2, help="least duration of a turn")
     args = parser.parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")

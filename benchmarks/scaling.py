@@ -1,13 +1,13 @@
-"""How does a sweep's time fall with more workers, and what would a large one take?
+"""How much faster is a sweep with more workers, and how long would a large one take?
 
     pip install -e ".[dask]"
-    python benchmarks/scaling.py              # some five minutes; writes results/scaling.json
+    python benchmarks/scaling.py              # about five minutes; writes results/scaling.json
     python benchmarks/scaling.py --show       # prints the stored measurement again
 
-The same runs are done by one worker of a Dask cluster on this machine and by two, in turns; each has one
-core. Their results must agree to the last bit with each other and with those of this process. What a run
-costs (seconds of a core, bytes that travel, work of the machine that hands out the runs) then says
-what larger sweeps would take, on machines like this one.
+One worker, then two, of a Dask cluster on this machine do the same runs, in turns; each has one core.
+Their results must agree to the last bit with each other and with those of this process. The cost of a run
+(core seconds, bytes sent, work of the machine that hands out the runs) then tells how long larger sweeps
+would take on machines like this one.
 """
 
 import argparse
@@ -38,21 +38,21 @@ from minisam.training.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 ROUNDS = 2
-BANDWIDTH = 125e6  # bytes a second between machines: an assumption (1 Gbit/s), all else is measured
-EMPTY = 200  # tasks without work, to see what one costs the cluster
+BANDWIDTH = 125e6  # bytes per second between machines: assumed (1 Gbit/s), all else is measured
+EMPTY = 200  # tasks without work, to measure the overhead of one
 CORES = (2, 16, 128, 1024)
 
 
 @contextmanager
 def cluster(n_workers: int) -> Iterator[str]:
-    """The address of a Dask scheduler of this machine with so many workers of one thread each."""
+    """The address of a Dask scheduler on this machine with this many single-threaded workers."""
     from distributed import Client
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
-    one_core = os.environ | {"OMP_NUM_THREADS": "1"}  # for minisam's threads as for those of BLAS
+    one_core = os.environ | {"OMP_NUM_THREADS": "1"}  # for minisam and for BLAS
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
 
         def start(*words: str) -> subprocess.Popen:
@@ -73,12 +73,12 @@ def cluster(n_workers: int) -> Iterator[str]:
 
 
 def numbers(outcomes: Sequence[Outcome]) -> list[Any]:
-    """What must not depend on who computed it."""
+    """The results that must not depend on the worker."""
     return [(record["weights"], record["geometry"], predictions.tobytes()) for record, predictions in outcomes]
 
 
 def measure(dataset: Dataset, todo: list[Config]) -> dict[str, Any]:
-    """Time the sweep on one and on two workers, in turns; weigh and time what a run needs besides computing."""
+    """Time the sweep on one and on two workers, in turns; measure the bytes and seconds of a run besides computing."""
     about: dict[str, Any] = {"runs": len(todo), "epochs": MLP.epochs, "n_train": len(dataset.y_train)}
     set_threads(1)
     expected = run_all(todo, dataset, MLP.epochs // 3, IMAGES)
@@ -89,7 +89,7 @@ def measure(dataset: Dataset, todo: list[Config]) -> dict[str, Any]:
                 started = time.perf_counter()
                 found = run_all(todo, dataset, MLP.epochs // 3, IMAGES, jobs=threads, executor=executor)
                 walls[n].append(time.perf_counter() - started)
-                assert numbers(found) == numbers(expected), "another worker, other numbers"
+                assert numbers(found) == numbers(expected), "the workers' results differ"
                 if threads == 1:
                     started = time.perf_counter()
                     for future in [executor.submit(abs, i) for i in range(EMPTY)]:
@@ -106,7 +106,7 @@ def measure(dataset: Dataset, todo: list[Config]) -> dict[str, Any]:
 
 
 def estimate(found: dict[str, Any], runs: int, cores: int, with_data: bool) -> float:
-    """Seconds that so many runs would take: the waves of runs, or the driver if that takes longer, after the data."""
+    """Seconds this many runs would take: first the data, then the runs in waves, or the driver if it takes longer."""
     waves = math.ceil(runs / cores) * float(np.median(found["wall"]["1"])) / found["runs"]
     travel = (found["task_bytes"] + found["outcome_bytes"]) / BANDWIDTH
     driver = runs * (found["task_seconds"] + found["keep_seconds"] + travel)
@@ -115,7 +115,7 @@ def estimate(found: dict[str, Any], runs: int, cores: int, with_data: bool) -> f
 
 
 def duration(seconds: float) -> str:
-    """As a person would say it."""
+    """Seconds in a readable unit."""
     for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 2)):
         if seconds >= least * size:
             return f"{seconds / size:.1f} {unit}"
@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def report(found: dict[str, Any]) -> str:
-    """What stands in benchmarks/README.md."""
+    """The text in benchmarks/README.md."""
     one, two = (float(np.median(found["wall"][n])) for n in ("1", "2"))
     ends = {n: f"{min(times):.1f} to {max(times):.1f}" for n, times in found["wall"].items()}
     lines = [
@@ -159,7 +159,7 @@ def main() -> None:
         import distributed
 
         dataset = load("cifar10", args.data_dir).first(MLP.n_train)
-        like = (MATCHED, SAM)  # as many gradients, so that runs take equally long
+        like = (MATCHED, SAM)  # equally many gradients, so that runs take equally long
         todo = [noisy(MLP).config(label, seed) for label in like for seed in range(4)]
         found = measure(dataset, todo)
         found["environment"] = environment() | {"dask": distributed.__version__}

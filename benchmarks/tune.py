@@ -1,13 +1,13 @@
-"""Choose the hyper-parameters of `minisam reproduce`, without a look at a test image.
+"""Choose the hyper-parameters of `minisam reproduce`, without looking at a test image.
 
     python benchmarks/tune.py [mlp cnn …] [--jobs 2] [--data-dir DIR] [--runs DIR]
 
 For every problem and method, every point of a grid is trained on three quarters of the training images and judged by
 its error on the other quarter, whose labels are as noisy as the rest. The best three of each grid are then judged on
-further splits (but for CIFAR-100), and the best of those is the recipe. All methods that are compared with each other
-get grids of the same size, placed by hand. Each tuning seed has a split, initial weights, batches and redrawn labels
-of its own, other than those of the comparison. Writes benchmarks/results/tuning/NAME.json and, from all that is
-there, the winners to minisam/study/recipes.json.
+further splits (except for CIFAR-100), and the best of them is the recipe. All methods compared with each other get
+grids of the same size, placed by hand. Each tuning seed has its own split, initial weights, batches and redrawn
+labels, different from those of the comparison. Writes benchmarks/results/tuning/NAME.json, and the winners of all
+files there to minisam/study/recipes.json.
 """
 
 import argparse
@@ -48,19 +48,19 @@ from minisam.training.files import replacing
 
 HERE = Path(__file__).parent
 RESULTS, RECIPES = HERE / "results" / "tuning", Path(recipes.__file__).with_name("recipes.json")
-Grid = dict[str, tuple[float, ...]]  # every value of one option with every value of the others
+Grid = dict[str, tuple[float, ...]]  # the values of each option; a grid has all combinations
 
 
-FINALISTS = 3  # of each grid, of which the best is found with more seeds
+FINALISTS = 3  # of each grid; more seeds then find the best of them
 
 
 class Search(NamedTuple):
-    """Methods to be tuned on some problems, by the errors with some seeds."""
+    """Methods to tune on some problems, by their errors with some seeds."""
 
     problems: tuple[Problem, ...]
     grids: dict[str, Grid]
     seeds: tuple[int, ...]
-    start: str | None = None  # whose recipe has what the grids leave open
+    start: str | None = None  # the method whose recipe fills in what the grids omit
     finals: tuple[int, ...] = (1002, 1003)  # further seeds, for the finalists
 
 
@@ -92,7 +92,7 @@ CNN_BN_GRIDS = _mains(  # a larger weight decay: scaling the weights before a Ba
     sam_adam={"lr": (1e-3, 3e-3), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
     asam={"lr": (0.01, 0.03), "weight_decay": (1e-2, 3e-2), "rho": (0.25, 0.5, 1.0)},
 )
-SMALL_GRIDS = _mains(  # 6 points each, where the MLP is not the main thing
+SMALL_GRIDS = _mains(  # 6 points each, for the side experiments
     momentum={"lr": (0.01, 0.03), "weight_decay": (5e-3, 2e-2, 5e-2)},
     adam={"lr": (3e-4, 1e-3), "weight_decay": (0.5, 2.0, 5.0)},
     gd={"lr": (0.1, 0.3), "weight_decay": (5e-3, 2e-2, 5e-2)},
@@ -100,7 +100,7 @@ SMALL_GRIDS = _mains(  # 6 points each, where the MLP is not the main thing
     sam_adam={"lr": (1e-3,), "weight_decay": (0.5, 2.0), "rho": (0.05, 0.1, 0.2)},
     asam={"lr": (0.01,), "weight_decay": (5e-3, 2e-2), "rho": (1.0, 2.0, 4.0)},
 )
-FULL_BATCH_GRIDS: dict[str, Grid] = {  # 12 points each; few steps, so larger ones
+FULL_BATCH_GRIDS: dict[str, Grid] = {  # 12 points each; few steps, so they are larger
     **{label: {"lr": (0.01, 0.03, 0.1), "weight_decay": (5e-3, 1e-2, 5e-2, 1e-1)} for label in ("Momentum", MATCHED)},
     SAM: {"lr": (0.01, 0.03, 0.1), "weight_decay": (1e-2, 5e-2), "rho": (0.05, 0.15)},
 }
@@ -112,7 +112,7 @@ L1 = {"lr": (0.003, 0.01, 0.03), "l1": (1e-4, 5e-4, 1e-3, 3e-3)}
 PENALTIES = {"L1 penalty": L1, "L1 penalty, 2× epochs": L1}  # 12 points each, as for weight decay
 RADII = (0.05, 0.1, 0.2, 0.4)
 VARIANT_GRIDS: dict[str, Grid] = {label: {"rho": RADII} for label in VARIANTS}
-# A step of p = 1 moves one weight only, one of p = ∞ moves all P by rho: their balls have other sizes. A random
+# A step with p = 1 moves only one weight, one with p = ∞ moves all P by rho: their balls differ in size. A random
 # direction is tried up to lengths at which it does some harm.
 VARIANT_GRIDS |= {"p = 1": {"rho": (0.05, 0.2, 0.8, 3.2)}, "p = ∞": {"rho": (5e-5, 1e-4, 2e-4, 4e-4)}}
 VARIANT_GRIDS |= {"random direction": {"rho": (0.2, 0.8, 3.2, 12.8)}}
@@ -152,7 +152,7 @@ def points(grid: Grid) -> Iterator[dict[str, float]]:
 
 
 def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
-    """The training images as a data set of their own: a quarter of them, drawn by seed, tests."""
+    """The training images as a new data set: a quarter of them, drawn by seed, is its test set."""
     y = redraw_labels(dataset.y_train, noise, len(dataset.classes), seed)
     order = keyed_rng(seed, Stream.SUBSET).permutation(len(y))
     held_out, kept = order[: len(y) // 4], order[len(y) // 4 :]
@@ -161,10 +161,10 @@ def split(dataset: Dataset, noise: float, seed: int) -> Dataset:
 
 
 def tune(search: Search, known: list[dict[str, Any]], data_dir: str | None, **how: Any) -> list[dict[str, Any]]:
-    """Train every point of a search; one record a point, with its errors (None: it diverged).
+    """Train every point of a search; one record per point, with its errors (None if it diverged).
 
-    What an earlier search has found, `known`, has the recipe from which this one may start. `how` is `run_all`'s: jobs,
-    and a folder in which finished runs are kept, and not done again.
+    `known` has the points of earlier searches, among them the recipe from which this one may start. `how` goes to
+    `run_all`: jobs, and a folder that keeps finished runs, which are not done again.
     """
     rows: list[dict[str, Any]] = []
     for problem in search.problems:
@@ -184,7 +184,7 @@ def tune(search: Search, known: list[dict[str, Any]], data_dir: str | None, **ho
 
 
 def judge(rows: list[dict[str, Any]], problem: Problem, dataset: Dataset, seeds: Iterable[int], **how: Any) -> None:
-    """Train every row's point once for each seed, and note its validation error (None: it diverged)."""
+    """Train every row's point once for each seed, and note its validation error (None if it diverged)."""
     for seed in seeds:
         todo = [_unredrawn(problem, row["method"], row["numbers"], seed) for row in rows]
         print(f"{problem.name}, seed {seed}: {len(todo)} runs", flush=True)
@@ -193,13 +193,13 @@ def judge(rows: list[dict[str, Any]], problem: Problem, dataset: Dataset, seeds:
 
 
 def _unredrawn(problem: Problem, label: str, numbers: dict[str, float], seed: int) -> Config:
-    """A config for images whose labels `split` has redrawn already, and of which it has kept three quarters."""
+    """A config for the images of `split`, which has redrawn their labels and kept three quarters of them."""
     config, kept = problem.config(label, seed, numbers), problem.n_train - problem.n_train // 4
     return replace(config, noise=0.0, batch_size=min(config.batch_size, kept))
 
 
 def by_method(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The points of each method and problem together."""
+    """The points grouped by problem and method."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["problem"], row["method"]), []).append(row)
@@ -207,14 +207,14 @@ def by_method(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def best(group: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points of one method, the best first: by the mean error of those that were judged most often."""
+    """Points of one method, best first: those judged most often, by mean error, then the rest."""
     return sorted(
         group, key=lambda row: (-len(row["errors"]), np.mean([1.0 if e is None else e for e in row["errors"]]))
     )
 
 
 def winners(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """The best point of every problem and method: what recipes.json has."""
+    """The best point of every problem and method, as in recipes.json."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for first, *_ in map(best, by_method(rows)):
         found.setdefault(first["problem"], {})[first["method"]] = first["numbers"]
@@ -229,7 +229,7 @@ def stored() -> list[dict[str, Any]]:
 
 
 def write(path: Path, record: Any) -> None:
-    """A record as JSON, the file replaced whole."""
+    """Write a record as JSON, replacing the whole file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -237,11 +237,11 @@ def write(path: Path, record: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SEARCHES)} (all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SEARCHES)} (default: all)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir")
-    parser.add_argument("--runs", type=Path, help="keep finished runs here; the same again goes on where it was")
+    parser.add_argument("--runs", type=Path, help="keep finished runs here; the same command continues with them")
     args = parser.parse_args()
     if unknown := set(args.names) - set(SEARCHES):
         parser.error(f"unknown {', '.join(sorted(unknown))}, expected some of {', '.join(SEARCHES)}")

@@ -1,8 +1,8 @@
-"""One system in a process of its own: reads a request a line, answers a line (`run.py` asks).
+"""One system in its own process: answers each line from `run.py` with a line.
 
-python benchmarks/worker.py ours             requests in JSON, from standard input
-python benchmarks/worker.py ours cold        a first SAM step, the seconds that importing took
-python benchmarks/worker.py ours memory      some steps, and the most memory in use, in MB
+python benchmarks/worker.py ours             JSON requests from standard input
+python benchmarks/worker.py ours cold        a first SAM step; prints the seconds that importing took
+python benchmarks/worker.py ours memory      some steps; prints the peak memory in MB
 """
 
 import importlib
@@ -32,7 +32,7 @@ def serve(system) -> None:
 
                 np.savez(request["arrays"], *result())
         elif "seconds" in request:
-            run()  # what sleeps wakes up, what was pushed out of the cache comes back
+            run()  # wakes sleeping threads, refills the cache
             times, began = [], time.perf_counter()
             while not times or time.perf_counter() - began < request["seconds"]:
                 start = time.perf_counter()
@@ -45,11 +45,11 @@ def serve(system) -> None:
 
 
 def peak_memory() -> float:
-    """The most memory this process ever had in use, in MB; NaN where the system does not tell."""
-    with suppress(OSError):  # Linux; its getrusage would count what the parent had before exec, too
+    """The peak memory of this process in MB; NaN if the system does not report it."""
+    with suppress(OSError):  # Linux; its getrusage would also count the parent's memory before exec
         status = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
-    with suppress(ImportError):  # Windows has none
+    with suppress(ImportError):  # Windows has no resource module
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS counts bytes

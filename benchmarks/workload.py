@@ -1,4 +1,4 @@
-"""What every system computes: the same images, weights and numbers, drawn by NumPy from fixed seeds.
+"""The inputs of every system: the same images, weights and numbers, drawn by NumPy from fixed seeds.
 
 The reference CNN is Conv(3→32) ReLU Conv(32→32) ReLU MaxPool Conv(32→64) ReLU MaxPool Linear, with
 3×3 kernels and zero padding; the reference MLP is 3072-256-128-10. Weights come in minisam's layout,
@@ -42,19 +42,19 @@ class Case:
 
     @property
     def flop(self) -> int:
-        """Of the sums as defined, whatever way they are computed."""
+        """Floating-point operations of the definition, whatever the algorithm."""
         c_in, c_out, side = self.shape
         return 2 * 1024**3 if self.kind == "sgemm" else 2 * 9 * c_in * c_out * side**2 * self.n
 
     @property
     def bytes(self) -> int:
-        """Read and written by one update (or copy) of n float32 numbers."""
+        """Bytes that one update (or copy) of n float32 numbers reads and writes."""
         vectors = {"GD": 3, "Momentum": 5, "Adam": 7}.get(self.what, 2)
         return 4 * self.n * vectors
 
 
 def images(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standard normal images (n, 32, 32, 3) float32 and labels (n,): speed asks no more of them."""
+    """Standard normal images (n, 32, 32, 3) float32 and labels (n,): enough to measure speed."""
     rng = np.random.default_rng(1)
     return rng.standard_normal((n, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, n)
 

@@ -10,7 +10,7 @@ settings.load_profile("minisam")
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_look_at_curvature():
-    """Sweeps measure it roughly here: what their tests ask is whether they do, not how large it is."""
+    """Tests of sweeps ask whether curvature is measured, not how large it is: so measure it roughly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sweep.EFFORT, "tolerance", 0.5)
         yield
@@ -24,7 +24,7 @@ def _keep_thread_count():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """At the end of a run: which animal of the bug zoo was caught by which property, what became of damaged files."""
+    """At the end of a run: which property caught which animal of the bug zoo, and what became of damaged files."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
     headings = {"bug zoo": ("animal", "property", "caught"), "fuzz": ("reader of", "damaged files read", "refused")}
     for title, heading in headings.items():

@@ -1,11 +1,11 @@
-"""An objective that counts how often it is asked: what SAM costs, and what it does not."""
+"""An objective that counts its evaluations, to see what SAM costs."""
 
 from minisam.checks import Array
 from minisam.objective import Evaluation, Objective
 
 
 class Counted:
-    """An objective that keeps count of the examples whose gradient it was asked for."""
+    """An objective that counts the examples whose gradients it was asked for."""
 
     def __init__(self, objective: Objective, tally: list[int] | None = None) -> None:
         self.objective = objective

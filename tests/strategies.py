@@ -1,6 +1,6 @@
 """Hypothesis strategies: they draw shapes and a seed; values come from the seed.
 
-Arrays drawn by hypothesis itself love zeros and ties, where ReLU and max have no gradient.
+Arrays drawn by hypothesis itself favour zeros and ties, where ReLU and max have no gradient.
 """
 
 import math
@@ -46,7 +46,7 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
 
 @st.composite
 def convolutions(draw, shape):
-    """A Conv2d for images of this shape; where the padding allows it, larger than the image."""
+    """A Conv2d for images of this shape; if the padding allows it, larger than the image."""
     H, W, C = shape
     padding = draw(st.one_of(st.just("same"), st.integers(0, 3), pairs(0, 3)))
     rows, columns = (3, 3) if padding == "same" else np.broadcast_to(padding, 2).tolist()
@@ -73,7 +73,7 @@ def chains(draw, shape):
 
 @st.composite
 def residuals(draw, shape):
-    """A block that keeps the shape beside the identity, or one that does not beside a projection."""
+    """A block with the identity as its shortcut, or with a projection (always if the shape changes)."""
     C, width, stride = shape[2], draw(st.integers(1, 3)), draw(st.integers(1, 2))
     block = (BatchNorm(C, eps=0.1), Tanh(), Conv2d(C, width, 3, stride))
     if stride > 1 or width != C or draw(st.booleans()):
@@ -94,7 +94,7 @@ LAYERS = {
     AvgPool2d: images().flatmap(lambda shape: st.tuples(pools(AvgPool2d, shape), st.just(shape))),
     GlobalAvgPool2d: images().map(lambda shape: (GlobalAvgPool2d(), shape)),
     Flatten: images().map(lambda shape: (Flatten(), shape)),
-    # One value alone in its channel has no gradient: only rounding would be compared.
+    # A value alone in its channel has no gradient: only rounding would be compared.
     BatchNorm: images().filter(lambda s: s[0] * s[1] > 1).map(lambda shape: (BatchNorm(shape[-1], eps=0.1), shape)),
     Dropout: st.tuples(st.floats(0, 0.9).map(Dropout), anything),
     Chain: images(6).flatmap(lambda shape: st.tuples(chains(shape), st.just(shape))),
@@ -105,7 +105,7 @@ any_layer = st.one_of(*LAYERS.values())
 
 @st.composite
 def networks(draw, n_params=150):
-    """A valid network of at most so many parameters: a CNN or an MLP with 2 to 4 outputs."""
+    """A valid network of at most n_params parameters: a CNN or an MLP with 2 to 4 outputs."""
     input_shape = shape = draw(vectors | images(6))
     layers = []
 

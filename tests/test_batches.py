@@ -1,4 +1,4 @@
-"""What minibatches are made of: each random choice is keyed, exact, and uniform where it says."""
+"""How minibatches are made: each random choice is keyed, exact, and uniform where promised."""
 
 import itertools
 from dataclasses import replace
@@ -14,7 +14,7 @@ from minisam.rng import Stream, keyed_rng
 
 
 def assert_uniform(counts, degrees, bound):
-    """Pearson's χ² against equal counts; a bound at the 99.9 % quantile, and the seed is fixed."""
+    """Pearson's χ² against equal counts is below its 99.9 % quantile; the seed is fixed."""
     counts = np.asarray(counts)
     assert counts.size - 1 >= degrees
     expected = counts.sum() / counts.size
@@ -82,7 +82,7 @@ def test_stratified_needs_enough_of_the_rarest_class(n_per_class):
 @given(seed=seeds, n=st.integers(0, 200), fraction=st.floats(0, 1), n_classes=st.integers(1, 10))
 @settings(deadline=None)
 def test_exactly_the_fraction_is_redrawn(seed, n, fraction, n_classes):
-    y = np.full(n, -1)  # which no draw can give back
+    y = np.full(n, -1)  # a label that is never drawn
     noisy = redraw_labels(y, fraction, n_classes, seed)
     redrawn = noisy[noisy != -1]
     assert len(redrawn) == round(fraction * n)
@@ -273,7 +273,7 @@ def test_an_epoch_is_a_permutation_in_full_batches_but_for_the_last(seed, n, epo
 def test_batches_depend_on_seed_and_epoch_and_on_nothing_before(augmented):
     batches = numbered(batch_size=4, seed=7, augmented=augmented)
     first = list(batches.epoch(2))
-    next(batches.epoch(2))  # left in the middle
+    next(batches.epoch(2))  # left unfinished
     list(batches.epoch(0))
     two_at_once = zip(first, batches.epoch(2), batches.epoch(2), strict=True)
     for (x, y), *others in two_at_once:
@@ -328,6 +328,6 @@ def test_batch_size_must_be_from_1_to_the_number_of_examples(batch_size):
         numbered(10, batch_size=batch_size)
 
 
-def test_images_and_labels_must_be_as_many():
+def test_there_must_be_as_many_images_as_labels():
     with pytest.raises(ValueError, match=r"^expected as many x as y, got 3 and 4$"):
         Batches(np.zeros((3, 2)), np.zeros(4), batch_size=1)

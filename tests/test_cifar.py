@@ -215,7 +215,7 @@ def test_not_found_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch, na
         assert part in text
     assert text.endswith(f"minisam data --fetch {family}")
     assert "\n" not in text
-    # What was asked for explicitly is not replaced by something else.
+    # A folder given explicitly is not replaced by another.
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         load_cifar({"cifar10": "cifar100"}.get(name, "cifar10"), tmp_path / "elsewhere")
 
@@ -280,7 +280,7 @@ def test_missing_file_is_named(tmp_path, file, write):
 
 
 class Call:
-    """Pickles as a call of function(*args)."""
+    """Pickles as a call to function(*args)."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -437,7 +437,7 @@ def test_real_data(name):
             "cifar100-coarse": ("aquatic_mammals", "fish"),
         }[name]
     )
-    # Neighbouring pixels of photographs are alike; those of planes read in a wrong order are not.
+    # Neighbouring pixels of photographs are alike, unless the planes are read in the wrong order.
     x = data.x_test[:100].astype(float)
     assert np.corrcoef(x[:, :, 1:].ravel(), x[:, :, :-1].ravel())[0, 1] > 0.9
     assert np.corrcoef(x[:, 1:].ravel(), x[:, :-1].ravel())[0, 1] > 0.9

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: output, files, exit codes."""
+"""The command line as a user sees it: output, files, exit codes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "minisam"]
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch, tmp_path_factory):
     """An empty folder to work in, and no CIFAR to be found."""
-    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp()))  # its list of fonts
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp()))  # Matplotlib's list of fonts
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINISAM_DATA", raising=False)
     monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
@@ -34,7 +34,7 @@ def elsewhere(tmp_path, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def archive(tmp_path):
-    """A folder with a small CIFAR-10 in the official binary layout (its images are drawn)."""
+    """A folder with a small CIFAR-10 in the official binary layout (with synthetic images)."""
     data = synthetic(1200, 300)
     folder = tmp_path / "data" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
 
 def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     monkeypatch.setenv("MINISAM_DATA", str(archive))
-    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--out", "out", "--seeds", "2"]) == 0
     captured = capsys.readouterr()
     assert "SYNTHETIC" not in captured.out + captured.err
@@ -95,9 +95,9 @@ def tiny():
 
 
 def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys):
-    monkeypatch.setattr("minisam.cli.PRESETS", {"smoke": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": tiny})
     assert main(["reproduce", "--preset", "smoke", "--data-dir", "data", "--jobs", "1", "--out", "out"]) == 0
-    monkeypatch.setattr("minisam.cli.PRESETS", {})  # the file says what was done
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {})  # the file says what was done
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     again = ["reproduce", "--from", "out/results.json", "--jobs", "1"]
     assert main(again) == 0
@@ -105,13 +105,13 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     folder = Path("minisam-results") / "cifar10-smoke-again"
     assert (folder / "report.html").exists()
     assert main(again) == 1
-    assert f"{folder} has results already, which would only be read again" in capsys.readouterr().err
+    assert f"{folder} already has results, which would only be read again" in capsys.readouterr().err
 
     results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
     results["runs"][0]["weights"] = "0" * 64
     results["runs"][0]["test_error"] += 1e-16
     results["runs"][3]["geometry"]["worst"][-1] *= 1 + 1e-15
-    results["runs"][5]["seconds"] = 1e9  # which nobody expects again
+    results["runs"][5]["seconds"] = 1e9  # need not be the same again
     results["environment"] |= {"numpy": "1.0", "cores": "64"}
     Path("other.json").write_text(json.dumps(results), encoding="utf-8")
     assert main(["reproduce", "--from", "other.json", "--jobs", "1", "--out", "two"]) == 1
@@ -145,12 +145,12 @@ def test_results_that_cannot_be_repeated(tmp_path, change, message, capsys):
     err = capsys.readouterr().err
     assert re.search(f"minisam: error: .*{message}", err)
     assert main(["reproduce", "--from", "bad.json", "--preset", "quick"]) == 1
-    assert "--from has the preset and the seeds of its own" in capsys.readouterr().err
+    assert "--from takes the preset and the seeds from its file" in capsys.readouterr().err
     assert not Path("minisam-results").exists()
 
 
 def test_with_no_data_synthetic_images_are_announced_everywhere(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("minisam.cli.PRESETS", {"quick": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"quick": tiny})
     assert main(["reproduce"]) == 0
     captured = capsys.readouterr()
     folder = tmp_path / "minisam-results" / "synthetic-quick"
@@ -187,7 +187,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("evaluate file", "file is damaged, or not an .npz file"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, where the loss diverges
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, when the loss diverges
 def test_bad_input_is_one_line_and_exit_code_1(tmp_path, words, message, capsys):
     (tmp_path / "file").write_text("")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -242,7 +242,7 @@ def test_every_member_trains_with_diagnostics(tmp_path, archive, optimizer, caps
         ("--optimizer momentum --rho 0.1", "rho is for sam, .*, got optimizer momentum"),
         ("--optimizer sam --alpha 0.1", "alpha is for gsam, looksam, got optimizer sam"),
         ("--optimizer asam --p inf", "p is for sam, gsam, looksam, got optimizer asam"),
-        ("--optimizer sam --p 0.5", "p must be a number ≥ 1 or infinity, got 0.5"),
+        ("--optimizer sam --p 0.5", "p must be a number ≥ 1, or infinity, got 0.5"),
         ("--optimizer friendly-sam --ascent-steps 2", "ascent_steps is for .*, got optimizer friendly-sam"),
         ("--optimizer looksam --m 8", "m is for .*, got optimizer looksam"),
     ],

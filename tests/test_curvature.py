@@ -171,7 +171,7 @@ def test_moments_of_a_density_are_those_of_the_matrix():
 
 @pytest.mark.skipif(available_cores() < 2, reason="on one core BLAS has one thread anyway")
 def test_how_many_threads_blas_has_does_not_change_a_bit():
-    """Its sums over long vectors depend on it: so they must not be left to its own threads."""
+    """BLAS's sums over long vectors depend on it, so they must not be left to BLAS's own threads."""
     diagonal = rng().standard_normal(400_000)
     like = np.zeros_like(diagonal)
 

@@ -1,4 +1,4 @@
-"""What a step's calls say, against the same numbers worked out by hand."""
+"""The diagnosis of a step, against the same numbers worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Disks that are full and folders that can't be written: one line says so, and nothing is left that looks whole."""
+"""Full disks and folders that can't be written: one line says so, and no file is left that looks whole."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ REPRODUCE = ["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--jobs
 
 
 def run_with_room(folder, words, room):
-    """The command where no file may grow beyond `room` bytes: as on a full disk, a write then fails halfway."""
+    """Run the command with files limited to `room` bytes: as on a full disk, a write then fails halfway."""
     import resource
 
     return subprocess.run(
@@ -26,7 +26,7 @@ def run_with_room(folder, words, room):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 @pytest.mark.parametrize(("words", "room"), [(TRAIN, 1 << 20), (REPRODUCE, 4096)])
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, words, room):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, words, room):
     ended = run_with_room(tmp_path, words, room)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -53,10 +53,10 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path,
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows folders have other permissions")
 @pytest.mark.parametrize("words", [TRAIN, REPRODUCE])
-def test_a_folder_without_permission_is_said_before_any_work(tmp_path, monkeypatch, capsys, words):
+def test_a_folder_without_permission_is_reported_before_any_work(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o500)
-    importlib.import_module("matplotlib.figure")  # as nobody, nothing more can be imported
+    importlib.import_module("matplotlib.figure")  # the user nobody could not import it
     importlib.import_module("minisam.study.report")
     user = os.geteuid()
     if user == 0:  # root may write anywhere: be nobody for a while
@@ -69,5 +69,5 @@ def test_a_folder_without_permission_is_said_before_any_work(tmp_path, monkeypat
     captured = capsys.readouterr()
     assert "minisam: error: can't write to output folder" in captured.err
     assert "Permission denied" in captured.err
-    assert not captured.out  # no summary, no table: it did not begin
+    assert not captured.out  # no summary, no table: no work was begun
     assert not list(tmp_path.iterdir())

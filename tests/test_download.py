@@ -1,4 +1,4 @@
-"""Downloads from a server on this computer: what arrives is whole, or nothing is kept."""
+"""Downloads from a server on this computer: a file arrives whole, or nothing is kept."""
 
 import hashlib
 import socket
@@ -15,7 +15,7 @@ FILE = "cifar-10-binary.tar.gz"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /whole/…, /truncated/…, and so on in that way."""
+    """Answers /whole/…, /truncated/… and so on as the path says."""
 
     def do_GET(self):
         behaviour = self.path.split("/")[1]
@@ -112,7 +112,7 @@ def test_failure_is_one_clear_line_and_leaves_nothing(
 
 def test_refused_connection_is_one_clear_line_and_leaves_nothing(cache, monkeypatch):
     with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))  # a port that is taken, and where nobody listens
+        deaf.bind(("127.0.0.1", 0))  # a taken port on which nobody listens
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/{FILE}"
         monkeypatch.setitem(download.ARCHIVES, "cifar10", (url, MD5))
         with pytest.raises(OSError, match="Failed to establish a new connection") as caught:

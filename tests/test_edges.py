@@ -1,4 +1,4 @@
-"""Where numbers end: what is computed there is defined, and these are the definitions."""
+"""Edge cases: their results are defined, and these are the definitions."""
 
 import math
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Slope:
     signs=st.lists(st.sampled_from([-1, 0, 1]), min_size=6, max_size=6),
 )
 def test_softmax_of_huge_logits_is_that_of_their_differences(dtype, size, signs):
-    """exp(88.8) is infinite in float32. The loss is the distance to the largest logit, plus the logarithm of ties."""
+    """exp(88.8) is infinite in float32. The loss is the distance to the largest logit plus log(number of ties)."""
     logits = (size * np.array(signs)).reshape(2, 3).astype(dtype)
     y = np.array([0, 2])
     loss, dlogits = SoftmaxCrossEntropy()(logits, y)
@@ -72,7 +72,7 @@ def prepared(x, y, classes):
 @pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("name", ["adam", "sam"])
 def test_one_class_is_learnt_already(model, name):
-    """Its probability is 1 whatever the logit: no loss, no gradient, so nothing moves but for weight decay."""
+    """Its probability is 1 whatever the logit: no loss and no gradient, so only weight decay moves theta."""
     data = synthetic(8, 4)
     one = prepared(data.x_train, np.zeros(8, np.int64), ("thing",))
     config = Config(model=model, optimizer=name, epochs=1, batch_size=4, weight_decay=0.0)
@@ -88,7 +88,7 @@ def test_one_class_is_learnt_already(model, name):
 @pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("name", ["momentum", "sam"])
 def test_one_image_is_enough_to_train_on(model, name):
-    """BatchNorm then has the variance of one image's pixels; where that is one pixel it is 0, and ε stands for it."""
+    """BatchNorm then has the variance over one image's pixels; if there is only one, it is 0, and ε replaces it."""
     data = synthetic(1, 2)
     alone = replace(Prepared.of(data))
     run = train(Config(model=model, optimizer=name, epochs=3, batch_size=1), alone)
@@ -101,7 +101,7 @@ def test_one_image_is_enough_to_train_on(model, name):
 def test_constant_images_have_zero_variance_and_train(model):
     flat = np.full((8, 32, 32, 3), 7, np.uint8)
     data = prepared(flat, np.arange(8) % 2, ("a", "b"))
-    assert not data.x_train.any()  # a deviation of 0 divides as 1
+    assert not data.x_train.any()  # a deviation of 0 counts as 1
     run = train(Config(model=model, optimizer="sam", epochs=2, batch_size=4), data)
     assert np.isfinite(run.theta).all()
     assert math.isfinite(run.history[-1]["loss"])

@@ -77,7 +77,7 @@ def train(optimizer, steps, seed=0):
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3, 10, math.inf])
 @given(seed=seeds, size=st.integers(1, 20))
 def test_a_ball_is_climbed_where_the_slope_is_steepest(p, seed, size):
-    """‖ε̂‖ₚ = ρ and gᵀε̂ = ρ‖g‖_q: Hölder's bound, so no other ε of that length rises more."""
+    """‖ε̂‖ₚ = ρ and gᵀε̂ = ρ‖g‖_q: Hölder's bound, so no other ε of that length gains more."""
     g = np.random.default_rng(seed).standard_normal(size)
     direction, length = Ball(p)(g, g)
     q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
@@ -95,7 +95,7 @@ def test_every_ascent_bears_tiny_and_huge_gradients(ascent, scale):
 
 
 def test_gradients_are_combined_in_float32_without_leaving_its_range():
-    for make, steps in ((GSAM, 7), (LookSAM, 7), (ExactSAM, 1)):  # ExactSAM's slope is 1e38 there, and right
+    for make, steps in ((GSAM, 7), (LookSAM, 7), (ExactSAM, 1)):  # ExactSAM's slope is rightly 1e38 here
         theta, optimizer = np.full(2, 1e-40, np.float32), make(GD(lr=0.1), np.float64(0.05))
         for _ in range(steps):
             at_theta = optimizer.step(theta, Bowl([1.0, 3.0]))
@@ -106,7 +106,7 @@ def test_gradients_are_combined_in_float32_without_leaving_its_range():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(seed=seeds, size=st.sampled_from([1, 20, 1000]))
 def test_looksam_takes_no_rounding_noise_for_a_pull(dtype, seed, size):
-    """On a round bowl g_s is parallel to g: whatever is left of it sideways is rounding."""
+    """On a round bowl g_s is parallel to g: its sideways part is only rounding."""
     theta = np.random.default_rng(seed).standard_normal(size).astype(dtype)
     looksam, bowl = LookSAM(GD(lr=0.1), rho=0.05, k=2), Bowl(np.ones(size))
     looksam.step(theta, bowl)
@@ -124,7 +124,7 @@ def test_on_a_step_without_rho_a_member_follows_its_base(member):
 
 
 def test_where_the_worst_point_has_no_slope_gsam_stays():
-    """Not up the slope at θ, which is all that would be left of its formula."""
+    """It does not climb the slope at θ, the only term left of its formula."""
     dead_there = lambda theta: Evaluation(0.0, np.array([1.0, 0.0]) * (theta[0] == 0))  # noqa: E731
     np.testing.assert_array_equal(GSAM(GD(lr=0.1), 0.5).gradient(np.zeros(2), dead_there)[1], 0)
 
@@ -224,7 +224,7 @@ def test_without_a_gradient_nothing_moves(make):
     optimizer = make(GD(lr=0.1), 0.5)
     for _ in range(3):
         optimizer.step(theta, Bowl([1.0, 2.0, 0.0]))
-        theta[:2] = 0  # a random direction climbs out of the bowl's bottom
+        theta[:2] = 0  # a random direction climbs even from the bowl's bottom
     assert np.isfinite(theta).all()
     assert theta[2] == 0
 
@@ -256,7 +256,7 @@ def test_limits_in_which_members_are_sam():
 @given(seed=seeds, rho=st.floats(0.01, 1))
 @settings(max_examples=20)
 def test_closed_forms_on_a_quadratic(seed, rho):
-    """∇L(w + ε̂) = H (w + ε̂), with every member's ε̂ and combination written out."""
+    """∇L(θ + ε̂) = H (θ + ε̂), with every member's ε̂ and combination written out."""
     rng = np.random.default_rng(seed)
     h, theta = rng.uniform(0.5, 3, 5), rng.standard_normal(5)
     g, bowl = h * theta, Bowl(h)
@@ -284,3 +284,9 @@ def test_clipping_sees_the_gradient_that_is_followed():
     theta = np.array([3.0, 4.0])
     SAM(Clipped(GD(lr=1.0), max_norm=0.5), rho=5.0).step(theta, Bowl([1.0, 1.0]))  # ∇L(6, 8) = (6, 8)
     np.testing.assert_allclose(theta, [2.7, 3.6])
+
+
+@pytest.mark.parametrize("p", ["2", None, 0.5, math.nan, True])
+def test_a_ball_needs_a_norm(p):
+    with pytest.raises(ValueError, match="p must be a number ≥ 1, or infinity"):
+        Ball(p)

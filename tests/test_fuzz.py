@@ -1,7 +1,7 @@
 """Every reader against damaged and hostile files: the right answer, or an error that says what is wrong.
 
-MINISAM_FUZZ=100000 pytest tests/test_fuzz.py tries so many inputs, and goes on exploring; what is found stays
-in .hypothesis for the next time.
+MINISAM_FUZZ=100000 pytest tests/test_fuzz.py tries this many inputs, and keeps exploring; failures stay
+in .hypothesis for the next run.
 """
 
 import gzip
@@ -34,7 +34,7 @@ from minisam.training.config import make_optimizer
 from minisam.training.files import parse_json
 
 INPUTS = int(os.environ.get("MINISAM_FUZZ", "2000"))
-MEMORY = 64 << 20  # bytes a reader may take for files of some 10 kB
+MEMORY = 64 << 20  # bytes a reader may take for files of about 10 kB
 SECONDS = 20
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ ODD = [None, True, False, 0, -1, 1.5, 2**31, 2**63, 10**30, float("nan"), float(
 
 
 def mutate(raw, rng):
-    """Bytes with a few bits, bytes, words or pieces of them changed, doubled, lost or exchanged."""
+    """Bytes with a few bits, bytes, words or pieces of them changed, repeated, deleted or swapped."""
     data = bytearray(raw)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(len(data))) if data else 0
@@ -74,7 +74,7 @@ def mutate(raw, rng):
 
 
 def mutate_tree(value, rng):
-    """A JSON value with something in it exchanged, lost or added."""
+    """A JSON value with something in it replaced, deleted or added."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85:
         keys = list(value) if isinstance(value, dict) else range(len(value))
         key, copy = keys[rng.integers(len(keys))], value.copy()
@@ -95,7 +95,7 @@ def mutate_json(raw, rng):
 
 
 def mutate_npz(raw, rng):
-    """An archive with correct sums, and something else in it."""
+    """An archive with altered contents but correct checksums."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = list(members)[rng.integers(len(members))]
@@ -120,7 +120,7 @@ def mutate_npz(raw, rng):
 
 
 def mutate_tar(raw, rng):
-    """A whole .gz of a damaged .tar; every other time its headers have the sums that they need."""
+    """An intact .gz of a damaged .tar, often with a correct checksum in the damaged header."""
     tar = bytearray(gzip.decompress(raw))
     header = 512 * int(rng.choice([i for i in range(len(tar) // 512) if tar[512 * i + 257 :][:5] == b"ustar"]))
     tar[header : header + 512] = mutate(bytes(tar[header : header + 512]), rng)[:512].ljust(512, b"\0")
@@ -265,7 +265,7 @@ def attempt(read, path):
     except (ValueError, OSError) as error:
         outcome, text = "refused", str(error)
         assert text
-        assert text.isprintable()  # a line, without escape codes
+        assert text.isprintable()  # one line, without escape codes
         assert len(text) < 600 + 2 * len(str(path)), text
     finally:
         _, peak = tracemalloc.get_traced_memory()
@@ -282,7 +282,7 @@ def test_whole_files_are_read(files):
         assert attempt(read, path) == "read"
 
 
-@pytest.mark.filterwarnings("ignore")  # of zipfile about names, of NumPy about versions: there is an error after it
+@pytest.mark.filterwarnings("ignore")  # zipfile warns of names, NumPy of versions; an error follows
 @pytest.mark.parametrize("name", NAMES)
 def test_damage_is_read_rightly_or_refused(files, name, record_property):
     read, path, raw, mutations = files[name]
@@ -303,7 +303,7 @@ def test_damage_is_read_rightly_or_refused(files, name, record_property):
     try_one()
     path.write_bytes(raw)
     record_property("fuzz", (name, counts["read"], counts["refused"]))
-    assert counts["refused"]  # or the damage is none
+    assert counts["refused"]  # otherwise it was no damage
 
 
 def npy(header, rest=b""):
@@ -318,7 +318,7 @@ def archive_of(content, how=zipfile.ZIP_STORED, name="theta.npy"):
 
 
 def sparse_tar():
-    """A member of 200 MB, all of it a hole, that takes 512 bytes: GNU's format for files with holes."""
+    """A 200 MB member in GNU's format for files with holes: all of it a hole, it takes 512 bytes."""
     header = bytearray(tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = tarfile.GNUTYPE_SPARSE
     header[386:482] = (b"%011o\0" % (200 << 20) + b"%011o\0" % 0).ljust(96, b"\0")

@@ -1,4 +1,4 @@
-"""minisam sharpness, landscape and toy, as their users meet them."""
+"""minisam sharpness, landscape and toy, as a user sees them."""
 
 import json
 import re
@@ -12,8 +12,7 @@ from minisam.cli import main
 from minisam.data import synthetic
 from minisam.nn import BatchLoss, build
 from minisam.study.geometry import mean_loss, measure, training_loss
-from minisam.training import Config, Prepared, load_model, save_model, train
-from minisam.training.checkpoint import Model
+from minisam.training import Config, Model, Prepared, load_model, save_model, train
 from minisam.training.loop import network
 
 IMAGES = ["--dataset", "synthetic", "--images", "60"]
@@ -44,9 +43,9 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty folder to work in, and a data set of which few images are drawn."""
+    """An empty folder to work in, and a data set of few images."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("minisam.cli.load", lambda name, folder: few_images())
+    monkeypatch.setattr("minisam.cli.options.load", lambda name, folder: few_images())
 
 
 def test_sharpness_of_two_models(trained, capsys, monkeypatch):
@@ -87,7 +86,7 @@ def test_the_loss_is_evaluations_whatever_fits_in_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("along", ["random", "eigenvectors", "path"])
-def test_landscapes_are_kept_and_gone_on_with(trained, along, capsys, monkeypatch):
+def test_landscapes_are_kept_and_continued(trained, along, capsys, monkeypatch):
     words = ["landscape", str(trained / "sam.npz"), *IMAGES, "--along", along, "--points", "4", "--out", "l"]
     words += ["--path", str(trained / "sam-path.npz")] if along == "path" else []
     assert main(words) == 0

@@ -1,4 +1,4 @@
-"""Products with the Hessian against differences of the gradient, and where they are used."""
+"""Products with the Hessian against differences of the gradient, and their uses."""
 
 import math
 
@@ -92,7 +92,7 @@ def test_with_batch_norm_dropout_and_residuals(stats, seed):
     theta, batch = batch_of(seed=seed, stats=given_stats)
     v = np.random.default_rng(seed).standard_normal(len(theta))
     changes = [difference(batch, theta, v, h) for h in (1e-6, 2e-6)]
-    assume(relative_error(*changes) < 1e-7)  # else a kink lies between
+    assume(relative_error(*changes) < 1e-7)  # otherwise a kink lies between
     product = batch.hessian(theta)
     assert relative_error(product(v), changes[0]) < 1e-6
     np.testing.assert_array_equal(product(v), batch.hessian(theta)(v))

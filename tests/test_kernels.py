@@ -12,7 +12,7 @@ from strategies import dtypes, pairs, seeds
 from minisam import kernels
 from minisam.kernels import compiled, reference
 
-# How an input may lie in memory: kernels accept all of it.
+# How an input may lie in memory: kernels accept all of these.
 LAYOUTS = {
     "contiguous": lambda x: x,
     "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
@@ -34,7 +34,7 @@ class Draw:
         return self.draw(st.integers(low, high))
 
     def length(self):
-        """Of a vector: short, or longer than the blocks it is cut into."""
+        """The length of a vector: short, or longer than the blocks it is cut into."""
         return self.draw(st.integers(1, 40) | st.sampled_from([65_535, 65_536, 150_001]))
 
     def number(self):
@@ -51,12 +51,12 @@ class Draw:
         return self.written[-1]
 
     def blank(self, *shape, dtype=None):
-        """An array that the kernel overwrites: what it leaves out shows as 123."""
+        """An array that the kernel overwrites: entries it leaves out stay 123."""
         self.written.append(np.full(shape, 123, dtype or self.dtype))
         return self.written[-1]
 
     def copy(self, arguments):
-        """The same arguments, with copies of those which the kernel writes."""
+        """The same arguments, with copies of those that the kernel writes to."""
         return {
             name: value.copy() if any(value is array for array in self.written) else value
             for name, value in arguments.items()
@@ -64,11 +64,11 @@ class Draw:
 
 
 def convolution(d):
-    """Shapes of x, W and y, stride and padding; y of any size, as the kernels allow it."""
+    """Shapes of x, W and y, stride and padding; y may have any size, as kernels allow."""
     N, C, F = d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)
     (H, width), (H_out, W_out), (kH, kW) = (d.draw(pairs(1, n)) for n in (8, 9, 6))
     stride = d.integer(1, 3)
-    if d.draw(st.booleans()):  # what has a kernel of its own
+    if d.draw(st.booleans()):  # a case with its own kernel
         kH, kW, stride, C, F = 3, 3, 1, d.integer(16, 18), d.integer(16, 18)
     shapes = (N, H, width, C), (kH, kW, C, F), (N, H_out, W_out, F)
     return *shapes, {"stride": stride, "padding": d.draw(pairs(0, 7))}
@@ -202,7 +202,7 @@ ARGUMENTS = {
 
 
 def assert_close(actual, expected):
-    """Equal up to rounding in the expected array's own precision; a NaN only where it has one."""
+    """Equal up to rounding in the expected array's own precision; NaN only where it has NaN."""
     if expected is None:
         assert actual is None
         return

@@ -1,4 +1,4 @@
-"""Every layer against its own definition and against finite differences, on every index."""
+"""Every layer against its own definition and against finite differences, at every index."""
 
 import inspect
 import math
@@ -46,14 +46,14 @@ def forward(layer, x, *params, running=None):
 
 
 def running_stats(layer, seed):
-    """Means and variances such as a training leaves."""
+    """Means and variances as training leaves them."""
     rng = np.random.default_rng(seed)
     stats = [np.empty(0), *(start + rng.uniform(0.1, 0.9, len(start)) for start in layer.init_stats(np.float64))]
     return np.concatenate(stats)
 
 
 def backward(layer, x, params, dy, garbage=np.nan):
-    """dL/dx and dL/dparams, with memory that holds garbage before."""
+    """dL/dx and dL/dparams, the latter in memory that held garbage."""
     _, cache = layer.forward(params, x, Env(key=(0,)))
     grads = [np.full_like(param, garbage) for param in params]
     return layer.backward(params, cache, dy, grads, Env()), grads
@@ -114,7 +114,7 @@ def test_gradients_are_assigned_whatever_was_there(case, batch_size, seed):
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds)
 def test_half_a_backward_is_half_of_backward(case, batch_size, seed):
-    """Whether dL/dx or the gradients are left out, the other half has the same bits."""
+    """If dL/dx or the gradients are left out, the other half has the same bits."""
     layer, input_shape = case
     x, params, rng = arrays(layer, input_shape, batch_size, seed)
     dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
@@ -160,7 +160,7 @@ def test_inputs_and_parameters_are_only_read(case, batch_size, seed):
 def test_examples_do_not_influence_each_other(case, batch_size, seed):
     layer, input_shape = case
     x, params, _ = arrays(layer, input_shape, batch_size, seed)
-    running = running_stats(layer, seed)  # in training BatchNorm lets them
+    running = running_stats(layer, seed)  # in training, BatchNorm mixes the examples
     alone = np.concatenate([forward(layer, x[n : n + 1], *params, running=running) for n in range(batch_size)])
     np.testing.assert_allclose(forward(layer, x, *params, running=running), alone, rtol=1e-12, atol=1e-12)
 
@@ -182,7 +182,7 @@ def convolve(x, W, b, stride, above, before, H_out, W_out):
 
 
 def windows(x, size, stride):
-    """Yield (n, r, c, channel) and that window of x, for every window that fits in."""
+    """Yield (n, r, c, channel) and that window of x, for every window that fits."""
     N, H, W, C = x.shape
     for n, top, left, k in np.ndindex(N, H - size + 1, W - size + 1, C):
         if top % stride == left % stride == 0:
@@ -284,7 +284,7 @@ def test_conv2d_does_not_turn_its_kernel():
 
 
 def test_the_gradients_of_a_convolution_with_many_channels_are_right():
-    """Which runs on a kernel of its own."""
+    """Such a convolution has its own kernel."""
     layer = Conv2d(16, 17, 3, padding=(1, 0))
     x, params, rng = arrays(layer, (5, 6, 16), 1, 0)
     assert gradcheck(layer, x, params, rng) < TOLERANCE
@@ -493,3 +493,9 @@ def test_gradcheck_needs_its_random_cotangent():
     x = np.array([[1.0, 2.0, 3.0]])
     assert gradcheck(Softmax(), x, [], Ones()) < TOLERANCE
     assert gradcheck(Softmax(), x, [], np.random.default_rng(0)) > 0.5
+
+
+@pytest.mark.parametrize("numbers", [(3, 4, True), (True, 4, 3), (3, 4, (2, True))])
+def test_true_is_no_number(numbers):
+    with pytest.raises(ValueError, match="must be"):
+        Conv2d(*numbers)

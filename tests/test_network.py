@@ -1,4 +1,4 @@
-"""Sequential over one flat theta, and the objectives that are made of it."""
+"""Sequential over one flat theta, and the objectives made of it."""
 
 import math
 import sys
@@ -59,7 +59,7 @@ def rng():
 
 
 def kinks(net, theta, x):
-    """On which side of every ReLU, and in which place of every window, theta and x are."""
+    """The side of every ReLU, and the place in every window, that theta and x select."""
     sides = []
     for layer, params in zip(net.layers, net.params(theta), strict=True):
         y, cache = layer.forward(params, x, Env())
@@ -158,7 +158,7 @@ def test_init_is_a_function_of_its_generator(dtype):
     assert not np.array_equal(theta, other)
 
 
-# What a network says.
+# What a network reports.
 
 
 @given(net=networks(), seed=seeds, n=st.integers(1, 7), batch_size=st.integers(1, 8))
@@ -276,7 +276,7 @@ def batch_loss(rng, n=7, dtype=np.float64, **options):
 
 
 def same(a, b):
-    """Two evaluations, to the last bit."""
+    """Whether two evaluations agree to the last bit."""
     return a.loss == b.loss and a.accuracy == b.accuracy and np.array_equal(a.grad, b.grad)
 
 
@@ -506,3 +506,30 @@ def test_work_is_cut_into_blocks_by_shapes_alone(make, n, least, rng, monkeypatc
         net.loss_and_grad(*inputs)
     assert counts[0] == counts[1] == counts[2]
     assert max(counts[0]) >= least
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, theta, x, y: net.forward(theta.tolist(), x), "theta must be a NumPy array, got list"),
+        (lambda net, theta, x, y: net.forward(theta, x.tolist()), "x must be a NumPy array, got list"),
+        (lambda net, theta, x, y: net.loss_and_grad(theta, x, y.tolist()), "y must be a NumPy array, got list"),
+        (lambda net, theta, x, y: net.predict(theta, x, stats=[]), "stats must be a NumPy array, got list"),
+        (lambda net, theta, x, y: net.hvp(theta, theta.tolist(), x, y), "v must be a NumPy array, got list"),
+        (lambda net, theta, x, y: BatchLoss(net, x.tolist(), y), "x must be a NumPy array, got list"),
+        (lambda net, theta, x, y: BatchLoss(net, x, y.tolist()), "y must be a NumPy array, got list"),
+        (lambda net, theta, x, y: Sequential([Flatten()], 4), r"input_shape must be a tuple, such as .*, got 4"),
+    ],
+)
+def test_what_is_no_array_is_refused_by_its_name(call, message, rng):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng)
+    with pytest.raises(TypeError, match=message):
+        call(net, theta, x, y)
+
+
+def test_a_single_image_is_an_error_of_x_not_of_the_labels(rng):
+    net = small_cnn()
+    _, x, y = drawn(net, rng)
+    with pytest.raises(ValueError, match=r"expected x of shape \(N ≥ 1, 4, 5, 2\), got \(4, 5, 2\): x\[None\] is"):
+        BatchLoss(net, x[0], y)

@@ -1,4 +1,4 @@
-"""GD, Momentum and Adam against hand-computed steps and closed forms; and what wraps an objective.
+"""GD, Momentum and Adam against hand-computed steps and closed forms; and the wrappers of objectives.
 
 Everything an optimizer knows of the world is a gradient, so most tests hand it one.
 """
@@ -128,7 +128,7 @@ def test_gd_on_a_bowl_is_a_geometric_sequence(dtype, h, lr, weight_decay, steps)
     start = np.arange(1.0, len(h) + 1).astype(dtype)
     theta = descend(GD(lr, weight_decay), Bowl(h), start, steps)
     expected = (1 - lr * (np.array(h) + weight_decay)) ** steps * start
-    # Near lr h = 1 the factor 1 - lr h is itself a difference: an absolute tolerance.
+    # Near lr h = 1 the factor 1 - lr h is itself a difference, so the tolerance is absolute.
     np.testing.assert_allclose(theta, expected, atol=10 * ROUNDING[dtype])
 
 
@@ -144,7 +144,7 @@ def test_gd_on_a_bowl_is_a_geometric_sequence(dtype, h, lr, weight_decay, steps)
 @settings(max_examples=30, deadline=None)
 def test_momentum_on_a_bowl_is_a_matrix_power(dtype, nesterov, h, lr, momentum, weight_decay, steps):
     a, mu = h + weight_decay, momentum
-    heavy_ball = [[1 - lr * a, -lr * mu], [a, mu]]  # (θ, v) after a step, of (θ, v) before
+    heavy_ball = [[1 - lr * a, -lr * mu], [a, mu]]  # maps (θ, v) to (θ, v) one step later
     ahead = [[1 - lr * a * (1 + mu), -lr * mu**2], [a, mu]]
     expected = np.linalg.matrix_power(ahead if nesterov else heavy_ball, steps) @ [2.0, 0.0]
     optimizer = Momentum(lr, weight_decay, momentum, nesterov)

@@ -1,4 +1,4 @@
-"""The README says nothing that is not so."""
+"""Everything the README says is true."""
 
 import json
 import re

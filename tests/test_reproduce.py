@@ -1,4 +1,4 @@
-"""The comparison: the same runs whoever computes them, honest pairing, a whole report."""
+"""The comparison: the same runs whoever computes them, honest pairing, a complete report."""
 
 import json
 import re
@@ -101,12 +101,12 @@ def test_summary_and_comparisons_pair_by_seed():
     assert 0.05 < row["ci_low"] < row["ci_high"] < 0.15
     assert row["lambda_max"] == pytest.approx([4.0, 4.0, 4.0])  # times smaller, at every seed
     assert row["worst_rise"] == pytest.approx([1.0, 1.0, 1.0])
-    assert row["trace"] is None  # of numbers below zero there is no ratio
+    assert row["trace"] is None  # negative numbers have no ratio
     momentum, _ = summarise(records, table)
     assert momentum["lambda_max"] == [9.0, 8.0, 10.0]  # mean, lowest, highest
     assert momentum["lambda_ratio"] == [4.5, 4.0, 5.0]
     assert momentum["worst_rise"] == pytest.approx([1.2, 0.2, 2.2])
-    assert momentum["ci_high"] - momentum["ci_low"] > 0.3  # which unpaired seeds could not tell
+    assert momentum["ci_high"] - momentum["ci_low"] > 0.3  # unpaired seeds could not tell them apart
 
 
 def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome):
@@ -158,7 +158,7 @@ def test_presets_are_what_they_promise(name):
     assert set(sum(experiment.pairs, ())) == labels
     if experiment.kind == "methods":
         assert labels == set(MAIN)
-    for label, n_train, config in experiment.arms:  # what they compare has had as many images and batches as large
+    for label, n_train, config in experiment.arms:  # methods are compared at equal data and batch sizes
         others = [
             arm for arm in experiment.arms if Setting(*_setting(arm)) == Setting(config.model, config.noise, n_train)
         ]

@@ -1,4 +1,4 @@
-"""A training run that is stopped, by whatever, goes on to the very weights it would have had."""
+"""A training run that is stopped, however, ends with exactly the weights it would have had."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from minisam.training.files import locked
 
 KILLS = int(os.environ.get("MINISAM_KILLS", "3"))  # 25 take a minute
 TINY = Config(epochs=4, batch_size=16, augment=True, noise=0.4)
-BRANCHES = {  # whatever an optimizer can remember, and whatever else a step may depend on
+BRANCHES = {  # everything an optimizer can remember, and everything else a step may depend on
     "gd": {"optimizer": "gd", "schedule": "step"},
     "momentum": {"nesterov": True, "warmup": 1, "clip": 0.5, "l1": 1e-5},
     "adam": {"optimizer": "adam", "micro_batch": 8},
@@ -104,7 +104,7 @@ def test_the_last_two_are_kept_and_each_is_a_model(tmp_path, data):
 
 
 def rewrite(path, change):
-    """Change the text of a checkpoint, with its arrays as they were."""
+    """Change the text of a checkpoint but not its arrays."""
     with np.load(path) as file:
         arrays = dict(file)
     about = json.loads(str(arrays["about"]))
@@ -119,7 +119,7 @@ def test_another_run_or_a_newer_format_is_refused_with_the_difference(tmp_path, 
     others = {
         "lr was 0.01, is 0.02; seed was 0, is 5": replace(TINY, lr=0.02, seed=5),
         "optimizer was momentum, is sam": replace(TINY, optimizer="sam"),
-        "epochs was 4, is 6": replace(TINY, epochs=6),  # the schedule is another from the first step on
+        "epochs was 4, is 6": replace(TINY, epochs=6),  # the schedule differs from the first step on
     }
     for difference, config in others.items():
         with pytest.raises(ValueError, match=rf"m\.epoch-0004\.npz is of another run: {difference}"):
@@ -141,12 +141,12 @@ def test_other_versions_are_no_obstacle_but_are_mentioned(tmp_path, data, capsys
     train(TINY, data, checkpoints=checkpoints)
     message = capsys.readouterr().err
     assert "last digits may differ from those of an uninterrupted run, since numpy was 1.0, is " in message
-    assert "cores" not in message  # on which no result depends
+    assert "cores" not in message  # no result depends on them
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatch, capsys):
-    """By the newest epoch, not by file times: clocks may go backwards."""
+    """The newest is the one with the last epoch, whatever the file times: clocks may go backwards."""
     checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
     interrupted(TINY, data, checkpoints, 3, monkeypatch)
     newest, older = checkpoints.paths()
@@ -183,7 +183,7 @@ def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, 
     assert f"is not a checkpoint, or it is damaged ({text}): passed over" in message
 
 
-# --- as a user meets it ---------------------------------------------------------------------------
+# --- as a user sees it ----------------------------------------------------------------------------
 
 OPTIONS = ["--dataset", "synthetic", "--n-train", "256", "--optimizer", "sam", "--base", "adam", "--augment"]
 
@@ -198,7 +198,7 @@ def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
     assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 0
     first = load_model("m.npz").theta
     assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 1
-    assert "m.epoch-0002.npz is there: add --resume to go on from it, or remove it" in capsys.readouterr().err
+    assert "m.epoch-0002.npz exists: add --resume to continue from it, or remove it" in capsys.readouterr().err
     Path("m.epoch-0002.npz").unlink()
     assert main([*options, "--save", "m.npz", "--resume"]) == 0
     assert "resumed after epoch 1, from m.epoch-0001.npz" in capsys.readouterr().err
@@ -225,7 +225,7 @@ def newest_epoch(folder):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
-    """Real processes, real files. Moments: some while it starts or loads, some in an epoch, some in a write."""
+    """Real processes, real files; killed while starting or loading, within an epoch, or while writing."""
     epochs = str(2 * KILLS + 4)
     folders = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
@@ -268,5 +268,5 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     finally:
         first.kill()
         first.communicate()
-    with locked(tmp_path / ".m.lock"):  # it died with its owner
+    with locked(tmp_path / ".m.lock"):  # the lock died with its owner
         pass

@@ -1,4 +1,4 @@
-"""SAM holds what the paper says: one radius over all parameters, two passes, one base update.
+"""SAM does what the paper says: one radius over all parameters, two passes, one base update.
 
 Foret, Kleiner, Mobahi and Neyshabur, ICLR 2021, arXiv 2010.01412, algorithm 1.
 """
@@ -66,7 +66,7 @@ class Quadratic:
 
 
 class Recorded:
-    """An objective that remembers where it was evaluated, and what it said."""
+    """An objective that remembers where it was evaluated, and the results."""
 
     def __init__(self, objective):
         self.objective, self.n, self.points, self.said = objective, objective.n, [], []
@@ -78,7 +78,7 @@ class Recorded:
 
 
 def perturbation(objective, theta, rho):
-    """The ε̂ that SAM adds, as float64, and the gradient it had seen."""
+    """The ε̂ that SAM adds, as float64, and the gradient it saw."""
     recorded = Recorded(objective)
     SAM(GD(lr=0.1), rho).gradient(theta, recorded)
     at_theta, perturbed = recorded.points
@@ -121,7 +121,7 @@ def test_a_norm_for_each_tensor_would_have_been_noticed():
 @pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-30, 1e-23, 1e-10, 1, 1e10, 1e30])
 @pytest.mark.parametrize("size", [3, 1000, 200_000])
 def test_perturbation_has_length_rho_however_small_or_large_the_gradient(scale, size, dtype):
-    """In float32 (1e-23)² is 0 and (1e30)² infinite; 1e-45 is the least number above 0."""
+    """In float32 (1e-23)² is 0 and (1e30)² infinite; 1e-45 is the smallest number above 0."""
     whole = np.random.default_rng(1).integers(1, 4, size) * (-1) ** np.arange(size)
     g = whole.astype(dtype) * dtype(scale)
     epsilon, _ = perturbation(Plane(g), np.zeros(size, dtype), rho=0.3)
@@ -146,7 +146,7 @@ def test_without_a_gradient_theta_follows_its_base(base, dtype):
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
 def test_for_small_rho_the_loss_rises_by_rho_times_the_norm_of_the_gradient(seed):
-    """L(w + ε̂) - L(w) = ρ‖g‖ + O(ρ²): halving ρ halves the relative error."""
+    """L(θ + ε̂) - L(θ) = ρ‖g‖ + O(ρ²): halving ρ halves the relative error."""
     theta = np.random.default_rng(seed).standard_normal(5)
     for objective in (Quadratic(symmetric(seed)), batch_of(7)[0]):
         if isinstance(objective, BatchLoss):
@@ -169,7 +169,7 @@ def test_for_small_rho_the_loss_rises_by_rho_times_the_norm_of_the_gradient(seed
 @given(seed=seeds, rho=rhos)
 @settings(max_examples=50, deadline=None)
 def test_closed_form_on_a_quadratic(seed, rho):
-    """g_SAM = Hw + ρ H²w / ‖Hw‖."""
+    """g_SAM = Hθ + ρ H²θ / ‖Hθ‖."""
     rng = np.random.default_rng(seed)
     H, h, w = symmetric(seed), rng.uniform(0.1, 10, 5), rng.standard_normal(5)
     for matrix, objective in ((np.diag(h), Bowl(h)), (H, Quadratic(H))):
@@ -198,7 +198,7 @@ def test_moments_see_only_the_gradient_at_the_perturbed_point_once_a_step():
     for base in (momentum, adam):
         SAM(base, rho=0.5).step(np.array([3.0, 2.0]), Bowl([1.0, 2.0]))
         assert base.t == 1
-    # Hw = (3, 4), ε̂ = (0.3, 0.4), H (w + ε̂) = (3.3, 4.8)
+    # Hθ = (3, 4), ε̂ = (0.3, 0.4), H (θ + ε̂) = (3.3, 4.8)
     np.testing.assert_allclose(momentum.velocity, [3.3, 4.8], rtol=1e-14)
     np.testing.assert_allclose(adam.m, [3.3 / 2, 4.8 / 2], rtol=1e-14)
     np.testing.assert_allclose(adam.v, [3.3**2 / 2, 4.8**2 / 2], rtol=1e-14)
@@ -263,7 +263,7 @@ def test_theta_is_untouched_during_and_after_an_interrupted_second_pass(base, dt
 
 
 def run(optimizer, steps, dtype=np.float32):
-    """theta after so many steps, each on its own batch, and the examples that took."""
+    """theta after this many steps, each on its own batch, and the passes that each took."""
     theta, examples = batch_of(0, dtype=dtype)[1], []
     for step in range(steps):
         counted = Counted(batch_of(step, dtype=dtype)[0])
@@ -334,26 +334,26 @@ def test_rho_must_be_a_finite_number_from_0(rho):
 # --- composition ----------------------------------------------------------------------------------
 
 
-def test_weight_decay_of_the_base_acts_at_w_alone():
+def test_weight_decay_of_the_base_acts_at_theta_alone():
     theta = np.array([3.0, 2.0])
     SAM(GD(lr=0.1, weight_decay=0.1), rho=0.5).step(theta, Bowl([1.0, 2.0]))
-    # Hw = (3, 4), ε̂ = (0.3, 0.4), H (w + ε̂) = (3.3, 4.8), and then 0.1 w is added
+    # Hθ = (3, 4), ε̂ = (0.3, 0.4), H (θ + ε̂) = (3.3, 4.8), and then 0.1 θ is added
     np.testing.assert_allclose(theta, [3 - 0.1 * (3.3 + 0.3), 2 - 0.1 * (4.8 + 0.2)], rtol=1e-14)
 
 
 def test_weight_decay_in_the_objective_is_seen_by_both_passes():
     theta = np.array([3.0, 2.0])
     at_theta = SAM(GD(lr=0.1), rho=0.5).step(theta, Penalised(Bowl([0.5, 1.5]), l2=0.5))
-    # (H + λ) w = (3, 4), ε̂ = (0.3, 0.4), (H + λ)(w + ε̂) = (3.3, 4.8)
+    # (H + λ) θ = (3, 4), ε̂ = (0.3, 0.4), (H + λ)(θ + ε̂) = (3.3, 4.8)
     np.testing.assert_allclose(theta, [3 - 0.33, 2 - 0.48], rtol=1e-14)
     # ½ (0.5 · 9 + 1.5 · 4) + ½ 0.5 (9 + 4)
     assert at_theta.loss == pytest.approx(5.25 + 3.25)
 
 
-def test_decoupled_weight_decay_acts_at_w_alone():
+def test_decoupled_weight_decay_acts_at_theta_alone():
     theta = np.array([3.0, -2.0])
     SAM(Adam(lr=0.1, weight_decay=0.2), rho=0.5).step(theta, Bowl([1.0, 2.0]))
-    # the first step of Adam is lr along every axis, whatever the gradient; w shrinks by lr λ
+    # the first step of Adam is lr along every axis, whatever the gradient; θ shrinks by lr λ
     np.testing.assert_allclose(theta, [3 * 0.98 - 0.1, -2 * 0.98 + 0.1], rtol=1e-8)
 
 

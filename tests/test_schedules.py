@@ -1,4 +1,4 @@
-"""Schedules: what they are worth at every step that matters, and what they refuse."""
+"""Schedules: their values at every step that matters, and what they refuse."""
 
 import math
 
@@ -103,3 +103,15 @@ def test_factor_must_be_a_finite_number_above_0(factor):
 def test_warmup_must_end_before_the_last_step(steps, warmup):
     with pytest.raises(ValueError, match=f"0 ≤ warmup < steps, got {warmup} and {steps}$"):
         Cosine(0.1, steps, warmup)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "error", "message"),
+    [
+        (5, TypeError, "milestones must be a sequence of steps"),
+        ((5, 2.5), ValueError, "a milestone must be an integer"),
+    ],
+)
+def test_milestones_are_steps(milestones, error, message):
+    with pytest.raises(error, match=message):
+        StepDecay(0.1, milestones)

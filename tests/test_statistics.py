@@ -48,7 +48,7 @@ def test_variance_counts_the_residual_twice_and_all_else_once(deviations):
 
 @pytest.mark.parametrize("of_seeds", [0.0, 0.3, 1.5])
 def test_intervals_cover_the_truth_as_often_as_they_say(of_seeds):
-    """Errors of 3 seeds on 400 images of varying difficulty, against the mean over all of both."""
+    """Errors of 3 seeds on 400 images of varying difficulty, against the mean over all seeds and images."""
     rng = np.random.default_rng(1)
     trials, hits, hits_reduction = 500, 0, 0
     difficulty = np.linspace(-1, 1, 201)
@@ -89,7 +89,7 @@ def test_identical_tables_show_a_reduction_of_exactly_zero():
 
 
 def test_pairing_narrows_the_interval():
-    """The same errors but for a few images: the seeds' and images' luck cancels."""
+    """The same errors except on a few images: the seeds' and images' luck cancels."""
     rng = np.random.default_rng(0)
     baseline = rng.random((3, 1000)) < 0.5
     candidate = baseline & (rng.random((3, 1000)) < 0.95)
@@ -136,7 +136,7 @@ def test_ranks_of_equal_values_are_shared():
 
 
 def test_resampling_draws_whole_rows_and_whole_columns():
-    """Of ten copies of a row, or of a column, there is no more to know than of one."""
+    """Ten copies of a row, or of a column, tell no more than one."""
     x = np.random.default_rng(0).standard_normal((10, 1))
     spread = 2 * 1.96 * x.std() / np.sqrt(10)
     for table in (np.tile(x, 10), np.tile(x, 10).T):
@@ -152,7 +152,7 @@ def test_resampling_keeps_what_belongs_together():
 
 
 def test_resampling_errs_towards_caution():
-    """Where methods and seeds have something in common, but sharpness and error have not."""
+    """When methods and seeds share effects, but sharpness and error are unrelated."""
     rng = np.random.default_rng(0)
 
     def within(x, y):

@@ -44,7 +44,7 @@ def test_the_verdict_is_what_the_interval_says(expected, verdicts):
     intervals = [Interval(*(2.0**value for value in one)) for one in (above, across, below)]  # even is 1
     assert tuple(map(times.verdict, intervals)) == verdicts
     assert claim.verdict(Interval(0.2, None, None)) == "undecided"
-    slightly = {  # on one side, but the margin is within
+    slightly = {  # on one side of 0, but the margin is inside
         "better": ("agrees", "disagrees"),
         "worse": ("disagrees", "agrees"),
         "no better": ("undecided", "agrees"),
@@ -53,7 +53,7 @@ def test_the_verdict_is_what_the_interval_says(expected, verdicts):
     assert (
         tuple(map(claim.verdict, (Interval(0.02, 0.005, 0.03), Interval(-0.02, -0.03, -0.005)))) == slightly[expected]
     )
-    small = Interval(0.0, -0.01, 0.01)  # as good as nothing
+    small = Interval(0.0, -0.01, 0.01)  # practically no difference
     assert claim.verdict(small) == ("agrees" if expected.startswith("no") else "undecided")
 
 

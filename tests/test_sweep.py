@@ -35,12 +35,12 @@ def expected(dataset):
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch):
-    """As a worker is that has not seen any data."""
+    """Like a worker that has not seen any data."""
     monkeypatch.setattr(sweep, "_prepared", {})
 
 
 def numbers(outcomes):
-    """All of it but clocks and thread counts."""
+    """Everything except times and environments."""
     found = []
     for record, predictions in outcomes:
         history = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in record.get("history", [])]
@@ -68,7 +68,7 @@ def test_any_executor_will_do(dataset):
 
 
 class Elsewhere(Executor):
-    """A worker on another machine: what goes there and comes back is pickled, and CIFAR is not found."""
+    """A worker on another machine: calls and results are pickled, and CIFAR is not found."""
 
     def __init__(self):
         self.sent = []
@@ -95,7 +95,7 @@ def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(da
     assert numbers(run_all(CONFIGS, other, executor=Elsewhere())) == numbers(run_all(CONFIGS, other))
     sweep._prepared.clear()
     known = Elsewhere()
-    found = synthetic().first(64, 40)  # which a worker draws by itself
+    found = synthetic().first(64, 40)  # a worker draws it on its own
     run_all(CONFIGS, found, jobs=1, executor=known)
     assert [size > images for size in known.sent] == [False] * 3
 
@@ -114,7 +114,7 @@ def test_a_run_that_diverges_is_reported_in_its_place_and_kept(tmp_path, dataset
     assert "the loss became" in outcomes[0].diverged
     assert outcomes[0].predictions.shape == (0,)
     assert numbers(outcomes[1:]) == numbers(expected[1:2])
-    assert numbers(run_all(bad, dataset, folder=tmp_path)) == numbers(outcomes)  # without a warning: it is not done
+    assert numbers(run_all(bad, dataset, folder=tmp_path)) == numbers(outcomes)  # no warning: it is not done again
 
 
 # --- nothing twice, nothing lost ------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_finished_runs_are_found_not_done_again(tmp_path, dataset, expected, cou
     assert numbers(outcomes) == numbers(expected)
     assert f"2 of 3 runs are in {tmp_path} already" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*.npz"))) == 3  # no checkpoint is left
-    run_all(CONFIGS, dataset, evaluate_every=1, folder=tmp_path)  # other questions, other answers
+    run_all(CONFIGS, dataset, evaluate_every=1, folder=tmp_path)  # a different question needs new runs
     assert len(counted) == 6
 
 
@@ -190,7 +190,7 @@ def test_a_folder_in_use_is_refused(tmp_path, dataset):
         with pytest.raises(OSError, match=f"another minisam is at work in {re.escape(str(tmp_path))}: wait for it"):
             run_all(CONFIGS, dataset, folder=tmp_path)
     finally:
-        owner.kill()  # and the operating system gives the lock back
+        owner.kill()  # the operating system then releases the lock
         owner.communicate()
     assert len(run_all(CONFIGS[:1], dataset, folder=tmp_path)) == 1
 
@@ -201,7 +201,7 @@ def test_jobs_below_one_are_refused(dataset):
 
 
 class Lost(Executor):
-    """Every worker of it is gone."""
+    """An executor whose workers are all gone."""
 
     def submit(self, function, /, *arguments):
         future = Future()

@@ -22,7 +22,7 @@ from minisam.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
 def blas_threads():
-    """Of the BLAS that NumPy uses: SciPy, where some other test loads it, brings one of its own."""
+    """The thread counts of NumPy's BLAS: SciPy, if another test loads it, brings its own."""
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     return [library["num_threads"] for library in libraries if "scipy.libs" not in library["filepath"]]
 
@@ -65,7 +65,7 @@ def test_what_a_block_raises_is_raised_to_the_caller(n_threads, bad):
 
 @pytest.mark.parametrize("in_caller", [True, False])
 def test_what_fails_in_one_of_two_threads_is_raised(in_caller):
-    """Each block waits for the other: one thread alone would wait for ever."""
+    """Each block waits for the other: one thread alone would wait forever."""
     both, caller = threading.Barrier(2), threading.get_ident()
 
     def task(*_):

@@ -87,7 +87,7 @@ def test_100_steps_agree_with_torch(name, optimizer, dtype, tolerance):
     )
     assert travelled > 0.3  # far enough for a mistake to show
     # Float32 usually agrees to 1e-6. But an input of ReLU that is 0 up to rounding may count as
-    # positive here and as negative there: then one unit goes its own way, by up to 5e-4.
+    # positive here and as negative there: then one unit differs by up to 5e-4.
     assert difference < tolerance * travelled
 
 

@@ -1,8 +1,8 @@
 """SAM's family, BatchNorm and Residual in PyTorch: after 50 steps the weights are the same.
 
-Each member stands here once more, as its paper's algorithm has it, with gradients from
+Each member is written once more here, following its paper's algorithm, with gradients from
 torch.autograd and the update from torch's own SGD. BatchNorm's running statistics, which only the
-pass at w may change, are compared too. Run with `-s` to see the largest differences.
+pass at θ may change, are compared too. Run with `-s` to see the largest differences.
 """
 
 from dataclasses import dataclass, field, replace
@@ -44,7 +44,7 @@ class Batch:
         self.w = self.twin.w
 
     def gradient(self, epsilon=None):
-        """∇L(w), or ∇L(w + ε) with BatchNorm's running statistics left alone."""
+        """∇L(θ), or ∇L(θ + ε) with BatchNorm's running statistics left alone."""
         for norm in self.twin.norms:
             norm.track_running_stats = epsilon is None
         self.twin.w = self.w if epsilon is None else self.w + epsilon
@@ -53,7 +53,7 @@ class Batch:
         return torch.cat([one.flatten() for one in g])
 
     def loss(self, w):
-        """L(w) as a function of one vector, which torch can differentiate twice; it leaves no statistics."""
+        """L(θ) as a function of one vector that torch can differentiate twice; it changes no statistics."""
         for norm in self.twin.norms:
             norm.track_running_stats = False
         module = self.twin.module
@@ -77,7 +77,7 @@ def sam(batch):
 
 
 def sam_of_several_ascents(batch):
-    """ρ / K along the gradient where one is, K times."""
+    """K steps of length ρ / K, each along the gradient at its start."""
     g, epsilon = batch.gradient(), 0
     for _ in range(ASCENTS):
         epsilon = epsilon + RHO / ASCENTS * unit(g)
@@ -114,8 +114,8 @@ def gsam(batch):
 
 
 def exact_sam(batch):
-    """The gradient of L(w + ε̂(w)), through ε̂ as well."""
-    batch.gradient()  # whose running statistics stay
+    """The gradient of L(θ + ε̂(θ)), through ε̂ as well."""
+    batch.gradient()  # for its running statistics
     w = batch.w.clone().requires_grad_()
     (g,) = torch.autograd.grad(batch.loss(w), w, create_graph=True)
     return torch.autograd.grad(batch.loss(w + RHO * unit(g)), w)[0]
@@ -158,7 +158,7 @@ MEMBERS = {
 
 @one_torch_thread()
 def train_torch(member, name, dtype):
-    """theta and BatchNorm's running statistics after 50 steps, and the loss that evaluation with these has."""
+    """theta and BatchNorm's running statistics after 50 steps, and the evaluation loss with these."""
     net, theta, batches = problem(name, dtype, STEPS)
     (_, algorithm), twin, memory = MEMBERS[member], Twin(net, theta), {}
     optimizer = torch.optim.SGD(twin.parameters, **BASE)
@@ -170,7 +170,7 @@ def train_torch(member, name, dtype):
 
 @cache
 def train(member, name, dtype):
-    """The same of minisam, and the losses on the way."""
+    """The same for minisam, and the losses on the way."""
     net, theta, batches = problem(name, dtype, STEPS)
     theta, stats = theta.copy(), net.init_stats(dtype)
     optimizer, losses = MEMBERS[member][0](Momentum(**BASE)), []
@@ -182,7 +182,7 @@ def train(member, name, dtype):
 
 
 def difference(member, name, dtype):
-    """The largest relative one: of theta and the statistics, to the distance they travelled, and of the loss."""
+    """The largest relative difference: in theta and the statistics, per distance travelled, and in the loss."""
     net, start, _ = problem(name, dtype, STEPS)
     theta, stats, loss, losses = train(member, name, dtype)
     expected, expected_stats, expected_loss = train_torch(member, name, dtype)

@@ -1,4 +1,4 @@
-"""Tuning: equal effort for all, the recipes are what it chose, and no test image plays a part."""
+"""Tuning: equal effort for all, the recipes are its winners, and no test image plays a part."""
 
 import importlib
 import itertools
@@ -25,7 +25,7 @@ def test_the_recipes_are_those_that_tuning_chose(tune):
             assert len({len(list(tune.points(search.grids[label]))) for label in compared}) == 1
 
 
-def test_every_point_of_every_grid_was_tried_as_often_as_it_should(tune):
+def test_every_point_of_every_grid_was_tried_as_often_as_it_should_be(tune):
     rows = {(row["problem"], row["method"], *sorted(row["numbers"].items())): row["errors"] for row in tune.stored()}
     expected = {}
     for searches in tune.SEARCHES.values():
@@ -50,7 +50,7 @@ def test_the_best_point_is_that_with_the_lowest_error_among_those_judged_most_of
 
 
 def test_finalists_are_judged_on_splits_of_their_own(tune, monkeypatch):
-    """The grid with the first seed, its three best with two more; never on a test image."""
+    """The grid with the first seed, its best three with two more; never on a test image."""
     seen = []
 
     def errors(configs, dataset, **how):

@@ -40,24 +40,24 @@ def test_there_are_ten_lessons_each_with_its_notebook():
 
 
 def test_1_gradient_descent_momentum_and_adam(rng):
-    equation(1, r"w \leftarrow w - \eta\, \nabla L(w)")
-    equation(1, r"v \leftarrow \mu v + \nabla L(w), \qquad w \leftarrow w - \eta\, v")
+    equation(1, r"\theta \leftarrow \theta - \eta\, \nabla L(\theta)")
+    equation(1, r"v \leftarrow \mu v + \nabla L(\theta), \qquad \theta \leftarrow \theta - \eta\, v")
     equation(1, r"m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2")
     equation(1, r"\eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}", r"\hat m = m / (1 - \beta_1^t)")
     bowl, eta, mu, b1, b2, eps = Bowl([30.0, 2.0]), 0.01, 0.9, 0.9, 0.999, 1e-8
     start = rng.standard_normal(2)
     for optimizer in (GD(eta), Momentum(eta, momentum=mu), Adam(eta, beta1=b1, beta2=b2, eps=eps)):
-        theirs, w, m, v = start.copy(), start.copy(), np.zeros(2), np.zeros(2)
+        theirs, theta, m, v = start.copy(), start.copy(), np.zeros(2), np.zeros(2)
         for t in range(1, 6):
             optimizer.step(theirs, bowl)
-            g = np.array([30.0, 2.0]) * w
+            g = np.array([30.0, 2.0]) * theta
             if isinstance(optimizer, Adam):
                 m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-                w = w - eta * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+                theta = theta - eta * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
             else:
                 v = (mu if isinstance(optimizer, Momentum) else 0.0) * v + g
-                w = w - eta * v
-        np.testing.assert_allclose(theirs, w, rtol=1e-9)
+                theta = theta - eta * v
+        np.testing.assert_allclose(theirs, theta, rtol=1e-9)
 
 
 def test_2_linear_relu_and_softmax_cross_entropy(rng):
@@ -99,44 +99,46 @@ def test_3_convolution(rng):
 def test_4_two_minima_and_a_step_of_sam(rng):
     equation(
         4,
-        r"-\log\left(e^{-q_1(w)} + e^{-q_2(w)}\right), \qquad q_i(w) = \tfrac12 h_i (w - c_i)^2",
+        r"-\log\left(e^{-q_1(\theta)} + e^{-q_2(\theta)}\right)",
+        r"q_i(\theta) = \tfrac12 h_i (\theta - c_i)^2",
         "h_1 = 400",
         "h_2 = 10",
     )
     equation(
         4,
-        r"\hat\epsilon = \rho\, \frac{\nabla L(w)}{\|\nabla L(w)\|}",
-        r"w \leftarrow w - \eta\, \nabla L(w + \hat\epsilon)",
+        r"\hat\epsilon = \rho\, \frac{\nabla L(\theta)}{\|\nabla L(\theta)\|}",
+        r"\theta \leftarrow \theta - \eta\, \nabla L(\theta + \hat\epsilon)",
     )
     surface = TwoMinima()
-    for w in np.linspace(-1.5, 1.5, 7):
-        q = np.array([400 * (w + 1) ** 2, 10 * (w - 1) ** 2]) / 2
+    for theta in np.linspace(-1.5, 1.5, 7):
+        q = np.array([400 * (theta + 1) ** 2, 10 * (theta - 1) ** 2]) / 2
         value = q.min() - np.log(np.exp(q.min() - q).sum())
-        np.testing.assert_allclose(surface.value(np.array([w, 0.0])), value, atol=1e-9)
-    w = rng.standard_normal(2)
-    g, theirs = surface(w).grad, w.copy()
+        np.testing.assert_allclose(surface.value(np.array([theta, 0.0])), value, atol=1e-9)
+    theta = rng.standard_normal(2)
+    g, theirs = surface(theta).grad, theta.copy()
     SAM(GD(0.01), rho=0.1).step(theirs, surface)
-    np.testing.assert_allclose(theirs, w - 0.01 * surface(w + 0.1 * g / np.linalg.norm(g)).grad)
+    np.testing.assert_allclose(theirs, theta - 0.01 * surface(theta + 0.1 * g / np.linalg.norm(g)).grad)
 
 
 def test_5_the_gradient_of_sam_and_the_term_it_drops(objective):
-    """The whole derivative of L(w + ε̂(w)) has a second part; with it, it is what central differences find."""
-    equation(5, r"\hat\epsilon(w) = \rho\, \frac{g}{\|g\|_2}", r"g_{\mathrm{SAM}} = \nabla L(w + \hat\epsilon(w))")
-    equation(5, r"\nabla L(w + \hat\epsilon) + \left(\frac{\mathrm{d} \hat\epsilon}{\mathrm{d} w}\right)")
-    _, _, _, loss, w = objective
+    """The whole derivative of L(θ + ε̂(θ)) has a second part; only with that does it match central differences."""
+    equation(5, r"\hat\epsilon(\theta) = \rho\, \frac{g}{\|g\|_2}")
+    equation(5, r"g_{\mathrm{SAM}} = \nabla L(\theta + \hat\epsilon(\theta))")
+    equation(5, r"\left(\frac{\mathrm{d} \hat\epsilon}{\mathrm{d} \theta}\right)^{\!\top} \nabla L")
+    _, _, _, loss, theta = objective
     rho, h = 0.05, 1e-6
 
-    def perturbed(w):
-        g = loss(w).grad
-        return w + rho * g / np.linalg.norm(g)
+    def perturbed(theta):
+        g = loss(theta).grad
+        return theta + rho * g / np.linalg.norm(g)
 
-    first_part = loss(perturbed(w)).grad
-    np.testing.assert_allclose(SAM(GD(1.0), rho).gradient(w, loss)[1], first_part)
-    basis = np.eye(len(w)) * h
-    measured = [(loss(perturbed(w + e)).loss - loss(perturbed(w - e)).loss) / (2 * h) for e in basis]
-    jacobian = np.array([(perturbed(w + e) - perturbed(w - e) - 2 * e) / (2 * h) for e in basis])
+    first_part = loss(perturbed(theta)).grad
+    np.testing.assert_allclose(SAM(GD(1.0), rho).gradient(theta, loss)[1], first_part)
+    basis = np.eye(len(theta)) * h
+    measured = [(loss(perturbed(theta + e)).loss - loss(perturbed(theta - e)).loss) / (2 * h) for e in basis]
+    jacobian = np.array([(perturbed(theta + e) - perturbed(theta - e) - 2 * e) / (2 * h) for e in basis])
     np.testing.assert_allclose(first_part + jacobian @ first_part, measured, atol=1e-6)
-    np.testing.assert_allclose(ExactSAM(GD(1.0), rho).gradient(w, loss)[1], measured, atol=1e-6)
+    np.testing.assert_allclose(ExactSAM(GD(1.0), rho).gradient(theta, loss)[1], measured, atol=1e-6)
     assert np.abs(first_part - measured).max() > 1e-4
 
 

@@ -2,7 +2,7 @@
 
 PyTorch differs in layout alone. Its images are NCHW, a convolution's weight is OIHW, a Linear's
 weight is (n_out, n_in), and it flattens channel by channel where minisam goes pixel by pixel. So
-its parameters are those of theta in another order, and an array of places in theta says which.
+its parameters are theta's in another order, given by an array of places in theta.
 """
 
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ NETS = {
 
 @cache
 def problem(name, dtype, n_steps):
-    """A network, a theta to start from, and the batches of so many steps."""
+    """A network, a theta to start from, and the batches of n_steps steps."""
     net, rng = NETS[name], np.random.default_rng(22)
     x, y = rng.standard_normal((70, *net.input_shape)).astype(dtype), rng.integers(5, size=70)
     x[:, :2] += y[:, None, None, None] / 2  # something to learn
@@ -109,7 +109,7 @@ class Twin:
         _assign(self.running, values)
 
     def loss(self, x, y, function=None):
-        """The mean cross-entropy on a batch of the module, or of another function in its place."""
+        """The mean cross-entropy of the module, or of another function, on a batch."""
         nchw = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
         return torch.nn.functional.cross_entropy((function or self.module)(nchw), torch.from_numpy(y))
 
@@ -148,7 +148,7 @@ def _modules(layers, params, shapes):
             case Linear():
                 modules.append(torch.nn.Linear(layer.n_in, layer.n_out))
                 W = own[0]
-                if isinstance(layers[i - 1], Flatten):  # rows: H, W, C in order → C, H, W
+                if isinstance(layers[i - 1], Flatten):  # reorder the rows from H, W, C to C, H, W
                     H, width, C = shapes[i - 1]
                     W = W.reshape(H, width, C, -1).transpose(2, 0, 1, 3).reshape(W.shape)
                 places += [W.T, own[1]]

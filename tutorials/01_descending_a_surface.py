@@ -23,56 +23,57 @@ from lesson import BLUE, GREEN, ORANGE, show
 #
 # Take the simplest surface that can go wrong, a bowl with two weights that is much steeper one way than the other:
 #
-# $$L(w) = \tfrac12 \left(h_1 w_1^2 + h_2 w_2^2\right), \qquad \nabla L(w) = (h_1 w_1,\; h_2 w_2).$$
+# $$L(\theta) = \tfrac12 \left(h_1 \theta_1^2 + h_2 \theta_2^2\right), \qquad
+# \nabla L(\theta) = (h_1 \theta_1,\; h_2 \theta_2).$$
 #
 # The numbers $h_1$ and $h_2$ are its *curvatures*: how fast the slope changes as you walk along an axis. In minisam a
-# surface is a function from weights to loss and gradient. Here is the library's own:
+# surface is a function from weights to loss and gradient. Here is the library's bowl:
 
 # %%
 show(Bowl)
 
 # %% [markdown]
-# (An `Evaluation` is the loss and the gradient, together; `hessian` is the matrix of curvatures, which lesson 7 needs.)
+# (An `Evaluation` is the loss and the gradient together; `hessian` is the matrix of curvatures, which lesson 7 needs.)
 
 # %%
 bowl = Bowl([1.0, 30.0])
-w = np.array([-3.0, 1.0])
-at_w = bowl(w)
-print(f"at w = {w}: loss {at_w.loss:.1f}, gradient {at_w.grad}")
+theta = np.array([-3.0, 1.0])
+at_theta = bowl(theta)
+print(f"at θ = {theta}: loss {at_theta.loss:.1f}, gradient {at_theta.grad}")
 
 # %% [markdown]
-# Never believe a gradient that you have not checked. The slope along an axis is what the loss gains over a small step,
-# and we can simply measure that:
+# Never believe a gradient that you have not checked. The slope along an axis is how much the loss rises over a small
+# step, divided by the step, and we can simply measure that:
 
 # %%
 step = 1e-5
-measured = [(bowl(w + step * e).loss - bowl(w - step * e).loss) / (2 * step) for e in np.eye(2)]
+measured = [(bowl(theta + step * e).loss - bowl(theta - step * e).loss) / (2 * step) for e in np.eye(2)]
 print("measured:", np.round(measured, 6))
-assert np.allclose(measured, at_w.grad)
+assert np.allclose(measured, at_theta.grad)
 
 # %% [markdown]
 # ## Gradient descent
 #
 # The gradient points uphill, so step the other way, by a *learning rate* $\eta$ (in code: `lr`) times its length:
 #
-# $$w \leftarrow w - \eta\, \nabla L(w).$$
+# $$\theta \leftarrow \theta - \eta\, \nabla L(\theta).$$
 
 # %%
 show(GD.update)
 
 # %% [markdown]
 # (`theta` holds all weights of a network in one vector; here there are two. `add_scaled` computes `theta + scale · g`;
-# `shrink` is for weight decay, a pull towards zero, which is 0 here.)
+# `shrink` is for weight decay, a pull towards zero, which we do not use here.)
 #
-# > **Predict, and write it down.** On our bowl, $h_1 = 1$ and $h_2 = 30$. From $(-3, 1)$ with `lr` 0.06: does the path go
-# > straight to the minimum? What happens with `lr` 0.07?
+# > **Predict, and write it down.** On our bowl, $h_1 = 1$ and $h_2 = 30$. From $(-3, 1)$ with `lr` 0.06: does the path
+# > go straight to the minimum? What happens with `lr` 0.07?
 
 # %%
 start = (-3.0, 1.0)
 paths = {f"lr {lr:g}": run(GD(lr=lr), bowl, start, steps=40) for lr in (0.01, 0.06, 0.07)}
 for name, path in paths.items():
     last = bowl.value(path.thetas[-1])
-    print(f"{name}: loss {path.losses[0]:.1f} → {last:.3g} in 40 steps; first w2: {path.thetas[:5, 1].round(2)}")
+    print(f"{name}: loss {path.losses[0]:.1f} → {last:.3g} in 40 steps; first θ₂: {path.thetas[:5, 1].round(2)}")
 
 
 # %%
@@ -82,7 +83,7 @@ def draw_surface(ax, surface, x, y):
     losses = np.array([[surface.value(np.array([p, q])) for p in a] for q in b])
     ax.contour(a, b, losses, levels=np.geomspace(0.05, losses.max(), 14), colors="0.75", linewidths=0.8)
     ax.plot(0, 0, "+", color="black", ms=10) if isinstance(surface, Bowl) else ax.plot(1, 1, "+", color="black", ms=10)
-    ax.set(xlim=x, ylim=y, xlabel="$w_1$", ylabel="$w_2$")
+    ax.set(xlim=x, ylim=y, xlabel="$\\theta_1$", ylabel="$\\theta_2$")
 
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True)
@@ -96,12 +97,12 @@ plt.show()
 # Along each axis a step multiplies the distance from the minimum by $1 - \eta h_i$. That one factor explains all three
 # pictures:
 #
-# - with $\eta = 0.01$ it is 0.99 along $w_1$: safe, and hopelessly slow;
-# - with $\eta = 0.06$ it is $-0.8$ along $w_2$: every step overshoots to the other side. That is the zigzag;
+# - with $\eta = 0.01$ it is 0.99 along $\theta_1$: safe, and hopelessly slow;
+# - with $\eta = 0.06$ it is $-0.8$ along $\theta_2$: every step overshoots to the other side. That is the zigzag;
 # - with $\eta = 0.07$ it is $-1.1$: every overshoot is larger than the one before. Training *diverges*.
 #
-# So the steepest direction limits the learning rate to $\eta < 2 / h_{\max}$, and the flattest then has to make do with
-# it. The ratio $h_{\max} / h_{\min}$, here 30, says how bad this is.
+# So the steepest direction limits the learning rate to $\eta < 2 / h_{\max}$, and the flattest has to make do with it.
+# The ratio $h_{\max} / h_{\min}$, here 30, says how bad this is.
 
 # %%
 factors = 1 - 0.06 * bowl.h
@@ -112,10 +113,10 @@ print("factors:", factors, " limit of lr:", 2 / bowl.h.max())
 # %% [markdown]
 # ## Momentum
 #
-# Zigzagging, the gradients along $w_2$ point back and forth and cancel; along $w_1$ they all point the same way. So add
-# them up. The *velocity* $v$ does that, forgetting old gradients by a factor $\mu$ a step:
+# On a zigzag path, the gradients along $\theta_2$ point back and forth and cancel; along $\theta_1$ they all point the
+# same way. So add them up. The *velocity* $v$ does that, and shrinks old gradients by a factor $\mu$ at each step:
 #
-# $$v \leftarrow \mu v + \nabla L(w), \qquad w \leftarrow w - \eta\, v.$$
+# $$v \leftarrow \mu v + \nabla L(\theta), \qquad \theta \leftarrow \theta - \eta\, v.$$
 
 # %%
 from minisam.kernels import reference
@@ -123,34 +124,35 @@ from minisam.kernels import reference
 show(reference.momentum_update)
 
 # %% [markdown]
-# (`weight_decay` is 0 again. With `nesterov` the step looks one step ahead, which none of our lessons needs.)
+# (`weight_decay` is 0 again. With `nesterov` the step looks one step ahead, which no lesson needs.)
 #
 # ## Adam
 #
-# Adam (Kingma & Ba 2015) gives every weight a step of its own: it divides the running mean of a weight's gradient by
+# Adam (Kingma & Ba 2015) gives every weight its own step size: it divides the running mean of a weight's gradient by
 # the root of the running mean of its square,
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-# w \leftarrow w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon},$$
+# \theta \leftarrow \theta - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon},$$
 #
-# where the hats undo that $m$ and $v$ start at 0: after $t$ steps, $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 -
-# \beta_2^t)$. The code has these two corrections as two numbers: `step_size` is $\eta / (1 - \beta_1^t)$, and `root_bias2`
-# is $\sqrt{1 - \beta_2^t}$.
+# where the hats correct for $m$ and $v$ starting at 0: after $t$ steps, $\hat m = m / (1 - \beta_1^t)$ and
+# $\hat v = v / (1 - \beta_2^t)$. In the code these corrections are two numbers: `step_size` is
+# $\eta / (1 - \beta_1^t)$, and `root_bias2` is $\sqrt{1 - \beta_2^t}$.
 
 # %%
 show(reference.adam_update)
 
 # %%
 g, adam = np.array([2.0, -0.001]), Adam(lr=0.1)
-w = np.zeros(2)
-adam.update(w, g)
-print("first step of Adam:", w.round(4))  # -lr · sign(g), whatever the size of g
-assert np.allclose(w, -0.1 * np.sign(g), rtol=1e-4)
+theta = np.zeros(2)
+adam.update(theta, g)
+print("first step of Adam:", theta.round(4))  # -lr · sign(g), whatever the size of g
+assert np.allclose(theta, -0.1 * np.sign(g), rtol=1e-4)
 
 # %% [markdown]
 # ## A race
 #
-# Rosenbrock's valley is narrow *and* bent: $(1 - w_1)^2 + 10\,(w_2 - w_1^2)^2$, with its minimum at $(1, 1)$.
+# Rosenbrock's valley is narrow *and* bent: $(1 - \theta_1)^2 + 10\,(\theta_2 - \theta_1^2)^2$, with its minimum at
+# $(1, 1)$.
 #
 # > **Predict.** Which of the three is fastest in the long bowl? And in the valley?
 
@@ -188,12 +190,12 @@ axes[0, 0].legend()
 plt.show()
 
 # %% [markdown]
-# In the bowl momentum wins by far, and Adam comes last: it sets off diagonally, since it does not care how steep an axis
-# is, runs past the minimum and circles it, because $m$ still holds old gradients, as a velocity would. In the valley both
-# leave gradient descent behind: momentum because steps in the same direction add up, Adam because it divides by the size
-# of past gradients, so that the flat floor slows it far less.
+# In the bowl momentum wins by far, and Adam comes last: it sets off diagonally, since it does not care how steep an
+# axis is; then it runs past the minimum and circles it, because $m$ still holds old gradients, like a velocity. In the
+# valley both leave gradient descent behind: momentum because steps in the same direction add up, Adam because it
+# divides by the size of past gradients, so the flat floor slows it far less.
 #
-# The same race, moving:
+# The same race, animated:
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), dpi=80)
@@ -224,16 +226,15 @@ plt.close(figure)
 #
 # ## Remember
 #
-# - Training is walking downhill on a surface of which you only know the slope under your feet.
+# - Training is walking downhill on a surface when you know only the slope under your feet.
 # - Curvature sets the speed limit: gradient descent needs $\eta < 2 / h_{\max}$, and zigzags near it.
-# - Momentum adds up gradients, Adam rescales them. None of the three asks *which* minimum it falls into. That question is
-#   lesson 4's.
+# - Momentum adds up gradients, Adam rescales them. None of the three asks *which* minimum it falls into. Lesson 4 does.
 #
 # ## Exercises
 #
 # 1. What is the largest learning rate with which gradient descent still converges on `Bowl([1, 100])`? Try one just
 #    below and one just above.
-# 2. For the bowl with $h = (1, 30)$, which `lr` makes gradient descent shrink the slower of the two distances fastest?
+# 2. For the bowl with $h = (1, 30)$, which `lr` makes gradient descent fastest along the slower of the two axes?
 #    (Both factors $|1 - \eta h_i|$ should be equal.)
 # 3. Write momentum yourself, in five lines, and check it against the library's, step by step.
 
@@ -241,21 +242,21 @@ plt.close(figure)
 # @title Solution 1
 for lr in (0.0199, 0.0201):  # the limit is 2 / 100
     path = run(GD(lr=lr), Bowl([1.0, 100.0]), (1.0, 1.0), steps=200)
-    print(f"lr {lr}: w2 after 200 steps {path.thetas[-1, 1]:.3g}")
+    print(f"lr {lr}: θ₂ after 200 steps {path.thetas[-1, 1]:.3g}")
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 2
 best = 2 / (1 + 30)  # from 1 - η = 30 η - 1
 rates = {lr: np.abs(run(GD(lr=lr), bowl, start, 50).thetas[-1]).max() for lr in (0.5 * best, best, 1.02 * best)}
 for lr, distance in rates.items():
-    print(f"lr {lr:.4f}: farthest weight after 50 steps {distance:.4f}")
+    print(f"lr {lr:.4f}: largest |θᵢ| after 50 steps {distance:.4f}")
 assert min(rates, key=rates.get) == best
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
-w, v = np.array(start), np.zeros(2)
+theta, v = np.array(start), np.zeros(2)
 for expected in run(Momentum(lr=0.03, momentum=0.8), bowl, start, steps=20).thetas[1:]:
-    v = 0.8 * v + bowl(w).grad
-    w = w - 0.03 * v
-    assert np.allclose(w, expected)
-print("the same, 20 steps long")
+    v = 0.8 * v + bowl(theta).grad
+    theta = theta - 0.03 * v
+    assert np.allclose(theta, expected)
+print("the same for 20 steps")

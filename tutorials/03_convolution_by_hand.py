@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3. Convolution by hand
 #
-# **The question.** A convolution is seven nested loops. Written like that in Python it takes minutes for a batch of images;
-# minisam takes milliseconds, and the numbers are the same. Where does a factor of ten thousand come from?
+# **The question.** A convolution is seven nested loops. Written like that in Python it takes minutes for a batch of
+# images; minisam takes milliseconds, and the numbers are the same. Where does a factor of ten thousand come from?
 #
 # Lesson 2 is enough. Reading takes twenty minutes, running half a minute.
 
@@ -27,8 +27,8 @@ from lesson import GREEN, GREY, ORANGE, images, show
 #
 # $$y[n, r, c, f] = b[f] + \sum_{i,j,k} x[n,\, r + i - 1,\, c + j - 1,\, k]\; W[i, j, k, f].$$
 #
-# $n$ counts images, $r$ and $c$ rows and columns, $k$ the channels that go in; $i$ and $j$ run over the 3×3 window. Outside its
-# borders the image is zero. The weights are the same everywhere: a cat in the corner is still a cat.
+# $n$ counts images, $r$ and $c$ rows and columns, $k$ the input channels; $i$ and $j$ run over the 3×3 window. Outside
+# its borders the image is zero. The weights are the same everywhere: a cat in the corner is still a cat.
 #
 # Seven indices, seven loops:
 
@@ -70,8 +70,8 @@ print(f"{work:,} multiplications, at ten million a second {work / 1e7:.0f} s")
 # %% [markdown]
 # ## Step 1: let NumPy do the inner loops
 #
-# The sum over $i, j, k$ is a dot product of $9C$ numbers. Copy the window of every pixel into a row of a large matrix, and all
-# dot products together are *one* matrix product, $Y = \mathrm{columns} \cdot W$. That copying is called im2col.
+# The sum over $i, j, k$ is a dot product of $9C$ numbers. Copy the window of every pixel into a row of a large matrix,
+# and all dot products together are *one* matrix product, $Y = \mathrm{columns} \cdot W$. That copying is called im2col.
 
 
 # %%
@@ -88,8 +88,8 @@ def conv2d_im2col(x, W, b):
 
 
 # %% [markdown]
-# minisam has a NumPy version too. It is slower, and there to be read: `einsum` names the indices and sums over those that
-# the result has not.
+# minisam has a NumPy version too. It is slower, and meant to be read: `einsum` names the indices and sums over each
+# index that the result lacks.
 
 # %%
 show(reference.conv2d, reference._windows)
@@ -97,10 +97,11 @@ show(reference.conv2d, reference._windows)
 # %% [markdown]
 # ## Step 2: a compiled kernel, on all cores
 #
-# im2col makes a matrix nine times as large as the images: for this batch, more than fits into the processor's caches, so it
-# waits for memory. minisam's kernel unfolds a few images at a time, in machine code that Numba makes of Python, and
-# multiplies them while they are still in the cache; the threads share out the images. For windows of 3×3 and 16 channels
-# or more it goes one better, with Winograd's algorithm, which needs a quarter of the multiplications (Lavin & Gray 2016).
+# im2col makes a matrix nine times as large as the images: for this batch, more than fits into the processor's caches,
+# so the processor waits for memory. minisam's kernel unfolds a few images at a time, in machine code that Numba
+# compiles from Python, and multiplies them while they are still in the cache; the threads share the images. For windows
+# of 3×3 and 16 channels or more it goes one better, with Winograd's algorithm, which needs a quarter of the
+# multiplications (Lavin & Gray 2016).
 
 # %%
 show(conv2d)
@@ -108,10 +109,10 @@ show(conv2d)
 # %% [markdown]
 # ## The same numbers?
 #
-# Never time what you have not compared.
+# Never time a version before you have compared its results.
 
 # %%
-compile_all(np.dtype(np.float32))  # once; it is kept on disk
+compile_all(np.dtype(np.float32))  # once; the machine code is kept on disk
 
 
 def conv2d_reference(x, W, b):  # stride 1, one pixel of padding, and an array for the result
@@ -130,15 +131,15 @@ for version in (conv2d_im2col, conv2d_reference, conv2d_compiled):
     assert off < 1e-5
 
 # %% [markdown]
-# > **Predict.** By which factor does each step win?
+# > **Predict.** How many times as fast does each step make it?
 #
-# (A GFLOP is 10⁹ multiplications or additions. We count those of the definition, for all versions, though Winograd's
-# algorithm does with a quarter of the multiplications.)
+# (A GFLOP is 10⁹ multiplications or additions. For all versions we count those in the definition, though Winograd's
+# algorithm needs only a quarter of the multiplications.)
 
 
 # %%
 def seconds(version, images, at_least=0.5):
-    """Of one call: the fastest of several."""
+    """The time of one call: the fastest of several."""
     version(images, W, b)
     times, started = [], time.perf_counter()
     while not times or time.perf_counter() - started < at_least:
@@ -148,7 +149,7 @@ def seconds(version, images, at_least=0.5):
     return min(times)
 
 
-share = small.size / x.size  # the loops get a small part, the time for all of it follows
+share = small.size / x.size  # the loops get a small part; their time is scaled up
 took = {
     "seven loops": seconds(conv2d_loops, small) / share,
     "im2col": seconds(conv2d_im2col, x),
@@ -170,21 +171,22 @@ ax.set(xlabel="milliseconds (logarithmic)", title=f"A 3×3 convolution, {C} to {
 plt.show()
 
 # %% [markdown]
-# Most of it is the first step: not because NumPy is clever, but because an interpreter looks up every number of every
-# multiplication anew. The rest, from im2col to minisam, has three causes: fewer multiplications (Winograd), all the cores,
-# and numbers that are still in the cache when they are needed.
+# Most of the gain is the first step: not because NumPy is clever, but because an interpreter looks up every number of
+# every multiplication anew. The rest, from im2col to minisam, has three causes: fewer multiplications (Winograd), all
+# the cores, and numbers that are still in the cache when they are needed.
 #
 # ## And backwards
 #
-# The convolution is linear in $x$ and in $W$, so its `backward` is a `Linear`'s, with windows for $x$:
+# The convolution is linear in $x$ and in $W$, so its `backward` is that of `Linear`, with windows in place of $x$:
 #
 # $$\mathrm{d}W[i,j,k,f] = \sum_{n,r,c} x[n,\, r+i-1,\, c+j-1,\, k]\; \mathrm{d}y[n,r,c,f], \qquad
 # \mathrm{d}b[f] = \sum_{n,r,c} \mathrm{d}y[n,r,c,f],$$
 # $$\mathrm{d}x[n,r,c,k] = \sum_{i,j,f} \mathrm{d}y[n,\, r-i+1,\, c-j+1,\, f]\; W[i,j,k,f].$$
 #
-# The last is a convolution too, of $\mathrm{d}y$ with flipped filters, channels in and out swapped. Flipped, because a pixel
-# that lies one to the *left* of a window's centre sees that window one to its *right*. (minisam's NumPy version adds up
-# the same terms in another order: for each place in the window, to all pixels at once.)
+# The last is a convolution too, of $\mathrm{d}y$ with flipped filters whose input and output channels are swapped.
+# Flipped, because a pixel that lies one to the *left* of a window's centre sees that centre one to its *right*.
+# (minisam's NumPy version adds up the same terms in another order: place by place in the window, for all pixels at
+# once.)
 
 # %%
 show(reference.conv2d_weight_grad, reference.conv2d_input_grad)
@@ -222,23 +224,23 @@ for ax, (name, plane) in zip(
 plt.show()
 
 # %% [markdown]
-# (In the two pictures of edges, mid-grey is 0: nothing changes there. White is where it gets brighter to the right, or
-# downward; black is where it gets darker.)
+# (In the two pictures of edges, mid-grey is 0: nothing changes there. White means that the image gets brighter to the
+# right, or downward; black that it gets darker.)
 
 # %% [markdown]
 # ## Remember
 #
 # - A convolution is a matrix product in disguise; im2col takes the disguise off.
-# - First the same numbers, then the clock.
+# - First check that the numbers agree, then look at the clock.
 # - Speed is mostly about not waiting: for the interpreter, for memory, for the other threads.
 #
 # ## Exercises
 #
 # 1. How many multiplications would a `Linear` layer need to map this batch's images (32×32×16) to outputs of the same
-#    shape as the convolution's (32×32×32)? How many weights would it have, and how many has the convolution?
+#    shape as the convolution's (32×32×32)? How many weights would it have, and how many does the convolution have?
 # 2. Add a stride to `conv2d_loops` (every second pixel; or slice its result) and compare with `Conv2d(…, stride=2,
 #    padding=1)`. With the default, `padding="same"`, the windows lie one pixel further on: why?
-# 3. Write the gradient by $W$ with `im2col` and one matrix product, and compare it with the library's.
+# 3. Write the gradient with respect to $W$ with `im2col` and one matrix product, and compare it with the library's.
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
@@ -256,8 +258,8 @@ def with_stride(x, W, b, stride):
 layer = Conv2d(C, F, size=3, stride=2, padding=1)
 from minisam.nn import Env
 
-# ("same" shares out just enough zeros for the last window to end at the border: with stride 2 on 10 pixels that is one in
-# all, and it goes to the right and below.)
+# ("same" adds just enough zeros for the last window to fit: with stride 2 on 10 pixels that is one row and one column,
+# below and to the right.)
 found, _ = layer.forward([W, b], small, Env())
 print("shapes:", found.shape, with_stride(small, W, b, 2).shape)
 assert np.allclose(found, with_stride(small, W, b, 2), atol=1e-3)

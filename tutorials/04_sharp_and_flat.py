@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4. Sharp and flat
 #
-# **The question.** Two minima are equally deep. Why would you care into which one training falls?
+# **The question.** Two minima are equally deep. Why would you care which one training falls into?
 #
 # Lesson 1 is enough. Reading takes fifteen minutes, running fifteen seconds.
 
@@ -20,19 +20,20 @@ from lesson import BLUE, GREEN, ORANGE, SKY, show
 # %% [markdown]
 # ## Two minima in one dimension
 #
-# Where two bowls meet, take (smoothly) the lower one:
+# Take two bowls, and at every point (smoothly) the lower one:
 #
-# $$L(w) = -\log\left(e^{-q_1(w)} + e^{-q_2(w)}\right), \qquad q_i(w) = \tfrac12 h_i (w - c_i)^2.$$
+# $$L(\theta) = -\log\left(e^{-q_1(\theta)} + e^{-q_2(\theta)}\right), \qquad
+# q_i(\theta) = \tfrac12 h_i (\theta - c_i)^2.$$
 #
-# The first is sharp, with curvature $h_1 = 400$; the second is flat, $h_2 = 10$. Both have their minimum at loss 0.
+# The first is sharp, with curvature $h_1 = 400$; the second is flat, $h_2 = 10$. The loss at both minima is 0.
 
 # %%
 surface = TwoMinima()
 
 
-def loss(w):
-    """Along the axis on which both minima lie."""
-    return np.array([surface.value(np.array([x, 0.0])) for x in np.atleast_1d(w)])
+def loss(theta):
+    """The loss along the axis on which both minima lie."""
+    return np.array([surface.value(np.array([x, 0.0])) for x in np.atleast_1d(theta)])
 
 
 print("loss at the sharp and the flat minimum:", abs(loss([-1, 1]).round(3)))
@@ -40,94 +41,96 @@ print("loss at the sharp and the flat minimum:", abs(loss([-1, 1]).round(3)))
 # %% [markdown]
 # ### First reason: the test set is not the training set
 #
-# The loss on new images is a surface *like* the training loss, but not the same one. Suppose it is the same, only moved
-# a little to the right.
+# The loss on new images is a surface *like* the training loss, but not the same one. Suppose that it is only moved a
+# little to the right.
 #
-# > **Predict.** By how much does the loss rise at $w = -1$, and at $w = 1$, when the surface moves by 0.1?
+# > **Predict.** By how much does the loss rise at $\theta = -1$, and at $\theta = 1$, when the surface moves by 0.1?
 
 # %%
 shift = 0.1
-for name, w in {"sharp": -1.0, "flat": 1.0}.items():
-    print(f"{name}: training loss {abs(loss(w)[0]):.2f}, test loss {loss(w - shift)[0]:.2f}")
+for name, theta in {"sharp": -1.0, "flat": 1.0}.items():
+    print(f"{name}: training loss {abs(loss(theta)[0]):.2f}, test loss {loss(theta - shift)[0]:.2f}")
 assert np.allclose(loss([-1 - shift, 1 - shift]), [0.5 * 400 * shift**2, 0.5 * 10 * shift**2], atol=1e-6)
 
 # %%
-w = np.linspace(-1.6, 2.2, 761)
+theta = np.linspace(-1.6, 2.2, 761)
 figure, ax = plt.subplots(figsize=(9, 3.6))
-ax.plot(w, loss(w), color=BLUE, lw=2, label="training loss")
-ax.plot(w, loss(w - shift), "--", color=ORANGE, lw=2, label="test loss: moved by 0.1")
+ax.plot(theta, loss(theta), color=BLUE, lw=2, label="training loss")
+ax.plot(theta, loss(theta - shift), "--", color=ORANGE, lw=2, label="test loss: moved by 0.1")
 for x in (-1, 1):
     ax.annotate("", (x, loss(x - shift)[0]), (x, 0), arrowprops={"arrowstyle": "->", "color": "black", "lw": 1.6})
 ax.annotate("sharp:\na large rise", (-1, 2.0), (-0.75, 2.6))
 ax.annotate("flat: hardly any", (1, 0.1), (0.82, 0.9))
-ax.set(xlabel="w", ylabel="loss", ylim=(-0.2, 6))
+ax.set(xlabel="θ", ylabel="loss", ylim=(-0.2, 6))
 ax.legend(loc="upper right", bbox_to_anchor=(0.8, 1))
 plt.show()
 
 # %% [markdown]
 # ### Second reason: description length
 #
-# In the sharp minimum you have to say exactly where you are; in the flat one roughly will do. Hochreiter & Schmidhuber
+# In the sharp minimum you have to say exactly where you are; in the flat one, roughly will do. Hochreiter & Schmidhuber
 # (1997) argued that weights which can be written down with fewer digits carry less of the training set's accidents.
 #
-# Neither reason is a proof, and lessons 6 to 8 look at how well they do on real networks. But they suggest what to ask for: not
-# a low loss *at* $w$, but a low loss *all around* it.
+# Neither reason is a proof, and lessons 6 to 8 look at how well they hold on real networks. But they suggest what to
+# ask for: not a low loss *at* $\theta$, but a low loss *all around* it.
 #
 # ## The worst loss nearby
 #
-# So let us minimise, instead of $L(w)$, the worst that can be found within a distance $\rho$:
+# So, instead of $L(\theta)$, let us minimise the worst loss within a distance $\rho$:
 #
-# $$L_\rho(w) = \max_{\|\epsilon\| \le \rho} L(w + \epsilon).$$
+# $$L_\rho(\theta) = \max_{\|\epsilon\| \le \rho} L(\theta + \epsilon).$$
 
 # %%
 rho = 0.3
-worst = np.array([loss(np.linspace(x - rho, x + rho, 61)).max() for x in w])
+worst = np.array([loss(np.linspace(x - rho, x + rho, 61)).max() for x in theta])
 figure, ax = plt.subplots(figsize=(9, 3.6))
-ax.plot(w, loss(w), color=BLUE, lw=2, label="L(w)")
-ax.plot(w, worst, color=GREEN, lw=2, label=f"the worst within rho = {rho}")
-lowest = w[worst.argmin()]
+ax.plot(theta, loss(theta), color=BLUE, lw=2, label="L(θ)")
+ax.plot(theta, worst, color=GREEN, lw=2, label=f"the worst within ρ = {rho}")
+lowest = theta[worst.argmin()]
 ax.plot(lowest, worst.min(), "*", color=GREEN, mec="black", ms=15)
-ax.annotate(f"its minimum: w = {lowest:.2f}", (lowest, worst.min()), (lowest - 0.35, worst.min() + 8))
-ax.set(xlabel="w", ylabel="loss", ylim=(-1, 25))
+ax.annotate(f"its minimum: θ = {lowest:.2f}", (lowest, worst.min()), (lowest - 0.35, worst.min() + 8))
+ax.set(xlabel="θ", ylabel="loss", ylim=(-1, 25))
 ax.legend(loc=(0.3, 0.78))
 plt.show()
 print(
-    f"worst loss around the sharp minimum {worst[np.abs(w + 1).argmin()]:.1f}, around the flat one {worst[np.abs(w - 1).argmin()]:.2f}"
+    f"worst loss around the sharp minimum {worst[np.abs(theta + 1).argmin()]:.1f}, "
+    f"around the flat one {worst[np.abs(theta - 1).argmin()]:.2f}"
 )
 assert abs(lowest - 1) < 0.05
 
 # %% [markdown]
-# Seen that way the sharp minimum is not low at all: the worst loss around it is $\tfrac12 \cdot 400 \cdot 0.3^2 = 18$. Only the
-# flat one is left. (The level piece is the ridge between the two: within 0.3 of it nothing is worse.)
+# Seen that way the sharp minimum is not low at all: the worst loss around it is $\tfrac12 \cdot 400 \cdot 0.3^2 = 18$.
+# Only the flat one is left. (The level piece is due to the ridge between the two: within 0.3 of it nothing is worse.)
 #
 # ## SAM, in one picture
 #
-# Finding the worst point exactly would be a search of its own at every step. SAM (Foret et al. 2021) takes a shortcut: the
-# loss rises fastest along the gradient, so go there. A step has two halves:
+# Finding the worst point exactly would take a whole search at every step. SAM (Foret et al. 2021) takes a shortcut: the
+# loss rises fastest along the gradient, so go that way. A step has two halves:
 #
-# $$\text{up:}\quad \hat\epsilon = \rho\, \frac{\nabla L(w)}{\|\nabla L(w)\|}, \qquad\qquad
-# \text{down, from } w \text{ again:}\quad w \leftarrow w - \eta\, \nabla L(w + \hat\epsilon).$$
+# $$\text{up:}\quad \hat\epsilon = \rho\, \frac{\nabla L(\theta)}{\|\nabla L(\theta)\|}, \qquad\qquad
+# \text{down, from } \theta \text{ again:}\quad \theta \leftarrow \theta - \eta\, \nabla L(\theta + \hat\epsilon).$$
 #
-# It is the *other* point's gradient, but it is applied where we were. Lesson 5 derives it. In the library's own words (with
-# `ascent_steps` = 1 the loop runs once; `ascent` returns $\nabla L$ and its length; afterwards the optimizer underneath, here `GD`,
-# steps from `theta` along what is returned):
+# It is the *other* point's gradient, but it is applied where we were. Lesson 5 derives it. In the library's own words
+# (with `ascent_steps` = 1 the loop runs once; `ascent` returns $\nabla L$ and its norm; afterwards the base optimizer,
+# here `GD`, steps from `theta` against the gradient that is returned):
 
 # %%
 show(SAM.gradient)
 
 # %% [markdown]
-# In a bowl $L = \tfrac12 \sum h_i w_i^2$ both gradients can be written down. With $H$ the diagonal matrix of the $h_i$, SAM's is
-# $Hw + \rho\, H^2 w / \|Hw\|$: the second term pulls harder where the curvature is larger.
+# In a bowl $L = \tfrac12 \sum h_i \theta_i^2$ both gradients can be written down. With $H$ the diagonal matrix of the
+# $h_i$, SAM's is $H\theta + \rho\, H^2 \theta / \|H\theta\|$: the second term pulls harder where the curvature is
+# larger.
 
 # %%
-bowl, w0 = Bowl([1.0, 4.0]), np.array([-2.2, 1.0])
-_, g = SAM(GD(lr=0.2), rho=0.6).gradient(w0, bowl)
-closed = bowl.h * w0 + 0.6 * bowl.h**2 * w0 / np.linalg.norm(bowl.h * w0)
-print("SAM's gradient:", g.round(4), " closed form:", closed.round(4), " plain gradient:", bowl(w0).grad)
+bowl, theta0 = Bowl([1.0, 4.0]), np.array([-2.2, 1.0])
+_, g = SAM(GD(lr=0.2), rho=0.6).gradient(theta0, bowl)
+closed = bowl.h * theta0 + 0.6 * bowl.h**2 * theta0 / np.linalg.norm(bowl.h * theta0)
+print("SAM's gradient:", g.round(4), " closed form:", closed.round(4), " plain gradient:", bowl(theta0).grad)
 assert np.allclose(g, closed)
 
 # %%
-path = run(SAM(GD(lr=0.2), rho=0.6), bowl, w0, steps=4)
+path = run(SAM(GD(lr=0.2), rho=0.6), bowl, theta0, steps=4)
 a, b = np.linspace(-3.2, 0.6, 160), np.linspace(-1.5, 2.0, 160)
 figure, ax = plt.subplots(figsize=(7, 5))
 ax.contour(
@@ -138,23 +141,23 @@ for i in range(4):
     ax.annotate("", top, here, arrowprops={"arrowstyle": "->", "color": GREEN, "lw": 2})
     ax.annotate("", after, here, arrowprops={"arrowstyle": "->", "color": ORANGE, "lw": 2.4})
     ax.plot(*here, "o", color="black", ms=5)
-ax.plot([], [], color=GREEN, lw=2, label="up: $w \\to w + \\hat\\epsilon$, always ρ long")
-ax.plot([], [], color=ORANGE, lw=2, label="down: from $w$ against the gradient found up there")
-ax.annotate("w", w0, (6, -14), textcoords="offset points")
-ax.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal")
+ax.plot([], [], color=GREEN, lw=2, label="up: $\\theta \\to \\theta + \\hat\\epsilon$, always of length ρ")
+ax.plot([], [], color=ORANGE, lw=2, label="down: from $\\theta$ against the gradient found up there")
+ax.annotate("θ", theta0, (6, -14), textcoords="offset points")
+ax.set(xlabel="$\\theta_1$", ylabel="$\\theta_2$", aspect="equal")
 ax.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
 # ## A race
 #
-# The same two minima, now with two weights. Both start at the same point, on the far side of the sharp one, with the same
-# learning rate.
+# The same two minima, now with two weights. Gradient descent and SAM start at the same point, on the far side of the
+# sharp one, with the same learning rate.
 #
 # > **Predict.** Where does gradient descent end? Where does SAM, with $\rho = 0.8$?
 #
-# (The curvature that is printed is the largest over all directions: the largest eigenvalue of the matrix of second
-# derivatives. Lesson 7 is about that.)
+# (The printed curvature is the largest over all directions: the largest eigenvalue of the matrix of second derivatives.
+# Lesson 7 is about that.)
 
 # %%
 start, steps = (-2.2, 0.3), 100
@@ -176,7 +179,7 @@ for name, (_, colour, style) in racers.items():
     (trail,) = ax.plot(*paths[name].thetas.T, style, color=colour, lw=2, label=name, zorder=3 if name == "GD" else 2)
     (head,) = ax.plot(*paths[name].thetas[-1], "o", color=colour, mec="black", ms=9)
     heads.append((paths[name], trail, head))
-ax.set(xlabel="$w_1$", ylabel="$w_2$", title="A sharp minimum on the left, a flat one on the right")
+ax.set(xlabel="$\\theta_1$", ylabel="$\\theta_2$", title="A sharp minimum on the left, a flat one on the right")
 ax.legend(loc="lower right", labelcolor="white", facecolor="#00224e", framealpha=0.85)
 plt.show()
 
@@ -199,47 +202,49 @@ FuncAnimation(figure, frame, frames=range(0, steps, 2)).save(file, PillowWriter(
 # %% [markdown]
 # ![SAM leaves the sharp minimum that gradient descent falls into](figures/sharp-and-flat.gif)
 #
-# Gradient descent rolls into the first minimum it meets. SAM gets there too, but then the gradient it follows is that of a
-# point 0.8 away, which lies outside of the sharp bowl; so it does not settle, and walks on to a minimum that is wide enough. (The knot on the way: there the point
-# 0.8 away lies in the sharp bowl once more, which holds SAM up for some steps.)
+# Gradient descent rolls into the first minimum it meets. SAM gets there too, but the gradient it then follows comes
+# from a point 0.8 away, outside the sharp bowl; so it does not settle, and walks on to a minimum that is wide enough.
+# (At the knot on the way, the point 0.8 away lies in the sharp bowl once more, which holds SAM up for some steps.)
 #
 # ## Remember
 #
 # - Sharp means that the loss rises fast around a minimum; curvature measures it.
-# - SAM minimises the worst loss within $\rho$, approximately: one step up, look at the gradient, step down from where you were.
-# - rho is a distance between weights: it says roughly how wide a minimum has to be.
+# - SAM minimises the worst loss within $\rho$, approximately: one step up, look at the gradient, step down from where
+#   you were.
+# - $\rho$ is a distance between weight vectors: it says roughly how wide a minimum has to be.
 #
 # ## Exercises
 #
-# 1. How small may `rho` be before SAM no longer reaches the flat minimum? Find it to one digit. Where is it then, and how high
-#    is the loss there?
-# 2. Gradient descent with `lr` 0.006 does not stay in the sharp minimum either. Why? (Lesson 1 has the formula.) What does
-#    that say about large learning rates?
+# 1. How small can `rho` be before SAM no longer reaches the flat minimum? Find it to one digit. Where does SAM end up
+#    below that, and how high is the loss there?
+# 2. Gradient descent with `lr` 0.006 does not stay in the sharp minimum either. Why? (Lesson 1 has the formula.) What
+#    does that say about large learning rates?
 # 3. SAM never comes to rest exactly *at* a minimum: $\hat\epsilon$ has length $\rho$ however small the gradient is. On
-#    `Bowl([10, 10])`, how far from 0 does it end, with `lr` 0.05 and `rho` 0.1? Derive it: where do steps to and fro cancel?
+#    `Bowl([10, 10])`, how far from 0 does it end, with `lr` 0.05 and `rho` 0.1? Derive it: where do steps back and
+#    forth cancel?
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
 for radius in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
     path = run(SAM(GD(lr=0.004), rho=radius), surface, start, 400)
     last = path.thetas[-40:, 0]
-    print(f"rho {radius}: w1 from {last.min():+.2f} to {last.max():+.2f}, mean loss {path.losses[-40:].mean():.1f}")
-# From 0.6 on: the flat minimum. Below, it rests in neither. A small rho swings it to and fro across the sharp bowl (see
-# exercise 3). With 0.3 to 0.5 it stands outside of that bowl, where the step up leads straight back to the sharp
-# minimum and finds no slope there. The true worst loss has no such trap: SAM's shortcut has.
+    print(f"rho {radius}: θ₁ from {last.min():+.2f} to {last.max():+.2f}, mean loss {path.losses[-40:].mean():.1f}")
+# From 0.6 on, SAM finds the flat minimum. Below, it rests in neither. With a small rho it swings back and forth across
+# the sharp bowl (see exercise 3). With 0.3 to 0.5 it stands outside that bowl, where the step up leads straight back to
+# the sharp minimum and finds no slope there. The true worst loss has no such trap; SAM's shortcut does.
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 2
 print(f"limit of lr in the sharp minimum: 2 / 400 = {2 / 400}, in the flat one: 2 / 10 = {2 / 10}")
 end = run(GD(lr=0.006), surface, start, 400).thetas[-1]
 print(f"lr 0.006 ends at {end.round(2)}, where the loss is {surface.value(end):.3f}")
-# A large learning rate cannot settle where the curvature exceeds 2 / lr: it prefers flat minima by itself.
+# A large learning rate cannot settle where the curvature exceeds 2 / lr: it prefers flat minima on its own.
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
 h, lr, radius = 10.0, 0.05, 0.1
 end = run(SAM(GD(lr=lr), rho=radius), Bowl([h, h]), (1.0, 0.0), 500).thetas[-2:, 0]
 print("the last two points:", end.round(4))
-# w - lr h (w + rho sign w) = -w  gives  w = lr h rho / (2 - lr h)
+# θ - lr h (θ + ρ sign θ) = -θ  gives  |θ| = lr h ρ / (2 - lr h)
 print("derived:", lr * h * radius / (2 - lr * h))
 assert np.allclose(np.abs(end), lr * h * radius / (2 - lr * h))

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 6. Is it just regularisation?
 #
-# **The question.** Weight decay, an L1 penalty, label smoothing, noise: all of them keep a network from learning its training
-# set by heart. Does SAM do anything else?
+# **The question.** Weight decay, an L1 penalty, label smoothing, noise: all of them keep a network from learning its
+# training set by heart. Does SAM do anything else?
 #
 # You need lesson 5. Reading takes twenty minutes, running less than a minute.
 
@@ -18,22 +18,24 @@ from minisam.analysis.toy import Rosenbrock
 from minisam.analysis.curvature import eigenvalues
 from minisam.data import redraw_labels
 from minisam.objective import Penalised
-from minisam.training import Config, train
+from minisam.training import Config, network, train
 from minisam.study.geometry import mean_loss
 from lesson import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW, images, show
-from minisam.training.loop import network
 
 # %% [markdown]
 # ## What each of them adds to the gradient
 #
-# - **L2**, weight decay: the loss is $L + \frac{\lambda}{2}\|w\|_2^2$, the gradient $g + \lambda w$. Every weight is pulled towards zero, the large
-#   ones more.
-# - **L1**: $L + \lambda \|w\|_1$, so $g + \lambda\,\mathrm{sign}(w)$. All are pulled alike, and the small ones end up around zero.
-# - **Label smoothing**: the right answer is "90 % a cat, and a little of everything else". The network need not be sure.
+# - **L2**, weight decay: the loss is $L + \frac{\lambda}{2}\|\theta\|_2^2$, the gradient $g + \lambda\theta$. Every
+#   weight is pulled towards zero, the large ones more.
+# - **L1**: $L + \lambda \|\theta\|_1$, so $g + \lambda\,\mathrm{sign}(\theta)$. All are pulled equally hard, and the
+#   small ones end up around zero.
+# - **Label smoothing**: the right answer is "90 % a cat, and a little of everything else". The network need not be
+#   sure.
 # - **Noise**: every gradient is taken at weights moved a little in a *random* direction.
 # - **SAM**: every gradient is taken at weights moved a little in the *worst* direction.
-
-# minisam adds L1 and L2 inside of the loss as it is written here (`weight_decay` adds the same $\lambda w$ in the optimizer):
+#
+# minisam adds L1 and L2 inside the loss, as written here (`weight_decay` adds the same $\lambda\theta$ in the
+# optimizer):
 
 # %%
 show(Penalised.__call__)
@@ -41,36 +43,36 @@ show(Penalised.__call__)
 # %% [markdown]
 # ## SAM is a penalty, too, to first order
 #
-# Expand SAM's gradient for a small $\rho$, with $H$, the *Hessian*, the matrix of second derivatives:
+# Expand SAM's gradient for a small $\rho$, with the *Hessian* $H$, the matrix of second derivatives:
 #
-# $$\nabla L\!\left(w + \rho \tfrac{g}{\|g\|}\right) \approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(w) + \rho\, \|\nabla L(w)\| \Big).$$
+# $$\nabla L\!\left(\theta + \rho \tfrac{g}{\|g\|}\right)
+# \approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(\theta) + \rho\, \|\nabla L(\theta)\| \Big).$$
 #
-# (The last step: $\nabla \|g\| = H g / \|g\|$.) So SAM penalises the *slope*. Where L2 says "keep the weights small", SAM says
-# "stay where the loss does not change much", and the training images decide where that is. Is it true?
+# (The last step: $\nabla \|g\| = H g / \|g\|$.) So SAM penalises the *slope*. L2 says "keep the weights small"; SAM
+# says "stay where the loss does not change much", and the training images decide where that is. Is it true?
 
 # %%
-w = np.array([-1.2, 1.0])
+theta = np.array([-1.2, 1.0])
 for surface in (Bowl([1.0, 4.0]), Rosenbrock()):
-    g = surface(w).grad
+    g = surface(theta).grad
     for rho in (0.1, 0.01):
-        _, sam = SAM(GD(lr=0.1), rho=rho).gradient(w, surface)
-        expected = g + rho * surface.hessian(w)(g) / np.linalg.norm(g)
+        _, sam = SAM(GD(lr=0.1), rho=rho).gradient(theta, surface)
+        expected = g + rho * surface.hessian(theta)(g) / np.linalg.norm(g)
         off = np.linalg.norm(sam - expected)
-        print(
-            f"{type(surface).__name__:<10} rho {rho:<4}: SAM {sam.round(3)}, g + ρ H g/‖g‖ = {expected.round(3)}, off by {off:.2g}"
-        )
+        print(f"{type(surface).__name__:<10} rho {rho:<4}: SAM {sam.round(3)}, ", end="")
+        print(f"g + ρ H g/‖g‖ = {expected.round(3)}, off by {off:.2g}")
         assert off < 200 * rho**2
 
 # %% [markdown]
-# In the bowl, whose loss is quadratic, it is exact; in a curved valley an error is left, which falls a hundredfold when rho falls
-# tenfold.
+# In the bowl, whose loss is quadratic, this is exact; in a curved valley an error is left, which falls a hundredfold
+# when rho falls tenfold.
 
 # %% [markdown]
 # ## The same problem for all
 #
-# 1,500 images with 40 % of the labels redrawn, and 500 more, just as noisy, on which each method chooses its strength. Nobody looks
-# at the test images until the strengths are chosen. (Validation errors will be higher than test errors: among the validation
-# labels a third of the *right answers* are wrong.)
+# 1,500 images with 40 % of the labels redrawn, and 500 more, just as noisy, to choose each method's strength. Nobody
+# looks at the test images until the strengths are chosen. (Validation errors will be higher than test errors, since
+# over a third of the validation *labels* are wrong.)
 #
 # > **Predict.** Which method wins? Does the winner have the flattest minimum?
 
@@ -99,8 +101,9 @@ for name, (_, strengths) in METHODS.items():
     )
 
 # %% [markdown]
-# Now two runs each with the chosen strengths, the test error, and the largest eigenvalue of the Hessian, $\lambda_1$: how curved
-# the training loss is in its most curved direction (lesson 7 shows how to find it; it has nothing to do with the $\lambda$ of a penalty).
+# Now train each method twice with its chosen strength. Compare the test error with $\lambda_1$, the largest eigenvalue
+# of the Hessian: how curved the training loss is in its most curved direction (lesson 7 shows how to find it; it has
+# nothing to do with the $\lambda$ of a penalty).
 
 # %%
 result = {}
@@ -113,8 +116,9 @@ for name, strength in chosen.items():
     ]
     length = np.mean([np.linalg.norm(run.theta) for run in runs])
     result[name] = [100 * run.test_error for run in runs], curvature
-    print(f"{name:<16} test error {np.mean(result[name][0]):.1f} %   train error {100 * np.mean([run.train_error for run in runs]):.1f} %   "
-          f"λ1 {np.mean(curvature):8.1f}   ‖w‖ {length:.1f}")  # fmt: skip
+    train_error = np.mean([run.train_error for run in runs])
+    print(f"{name:<16} test error {np.mean(result[name][0]):.1f} %   train error {100 * train_error:.1f} %   ", end="")
+    print(f"λ1 {np.mean(curvature):8.1f}   ‖θ‖ {length:.1f}")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=(1, 1.1))
@@ -136,48 +140,50 @@ plt.show()
 # %% [markdown]
 # Look at three things in your own output:
 #
-# - With labels that are partly wrong, not learning them is most of the battle: compare the train errors with the test errors.
-#   There is more than one way to hold a network back, and which one wins is a matter of a few images: on 500 validation
-#   images an error of 75 % is uncertain by two percentage points.
-# - The minimum gets flatter wherever a penalty is strong, not only under SAM: a network with small weights changes slowly,
+# - When some labels are wrong, not learning them is most of the battle: compare the train errors with the test errors.
+#   There is more than one way to hold a network back, and a few images decide which one wins: on 500 validation images
+#   an error of 75 % is uncertain by two percentage points.
+# - The minimum gets flatter under any strong penalty, not only under SAM: a network with small weights changes slowly,
 #   too. And the flattest need not be the best.
-# - Noise as long as SAM's step would do nothing at all (lesson 5: random directions are flat), so it was tried at lengths
-#   many times larger. *Which* direction is the whole point.
+# - Noise no longer than SAM's step would do nothing at all (lesson 5: random directions are flat), so it was tried at
+#   lengths many times larger. The *direction* is the whole point.
 #
-# So yes, SAM is a regulariser; it penalises slope where the others penalise size or certainty. Whether that is worth
-# two gradients a step is a question of measurement: lesson 8.
+# So yes, SAM is a regulariser; it penalises slope, and the others penalise size or certainty. Whether that is worth two
+# gradients per step has to be measured: lesson 8.
 #
 # ## Remember
 #
 # - To first order, SAM minimises $L + \rho \|\nabla L\|$.
-# - Compare a method with the alternatives *tuned with the same effort*, on images that choose nothing else.
+# - Compare a method with the alternatives *tuned with the same effort*, on images that were used for no choice.
 # - Flatness can be had in several ways, and is not good in itself.
 #
 # ## Exercises
 #
-# 1. In one dimension, $L(w) = \frac12 h w^2$: what are the gradients of L2, L1 and SAM's first-order penalty? Draw all three
-#    against $w$.
-# 2. L1 is said to produce zeros. Train with `l1` = 1e-3 and with `weight_decay` = 0.05, and count the weights that are smaller
-#    than 1e-3 in size.
-# 3. Rescale a network: multiply the first layer's weights and biases by 10, divide the second layer's *weights* by 10. A ReLU
-#    network computes the same function. What happens to $\lambda_1$? What does that say about flatness? (Dinh et al. 2017)
+# 1. In one dimension, $L(\theta) = \frac12 h \theta^2$: what are the gradients of L2, L1 and SAM's first-order penalty?
+#    Draw all three against $\theta$.
+# 2. L1 is said to produce zeros. Train with `l1` = 1e-3 and with `weight_decay` = 0.05, and count the weights that are
+#    smaller than 1e-3 in size.
+# 3. Rescale a network: multiply the first layer's weights and biases by 10, divide the second layer's *weights* by 10.
+#    A ReLU network still computes the same function. What happens to $\lambda_1$? What does that say about flatness?
+#    (Dinh et al. 2017)
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
-x, h = np.linspace(-2, 2, 401), 1.5
+theta, h = np.linspace(-2, 2, 401), 1.5
 figure, ax = plt.subplots(figsize=(6, 3))
-ax.plot(x, x, "--", color=BLUE, label="L2: w")
-ax.plot(x, np.sign(x), ":", color=SKY, label="L1: sign w", lw=2)
-ax.plot(x, h * np.sign(x), color=ORANGE, label="SAM: h sign w")  # like L1, but as strong as the curvature
-ax.set(xlabel="w", ylabel="added to the gradient", title=f"λ = ρ = 1, h = {h}")
+ax.plot(theta, theta, "--", color=BLUE, label="L2: θ")
+ax.plot(theta, np.sign(theta), ":", color=SKY, label="L1: sign θ", lw=2)
+ax.plot(theta, h * np.sign(theta), color=ORANGE, label="SAM: h sign θ")  # like L1, but as strong as the curvature
+ax.set(xlabel="θ", ylabel="added to the gradient", title=f"λ = ρ = 1, h = {h}")
 ax.legend()
 plt.show()
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 2
 for penalty in ({"l1": 1e-3}, {"weight_decay": 0.05}):
-    w = train(Config(**(SHARED | penalty)), training).theta
-    print(f"{penalty}: {np.mean(np.abs(w) < 1e-3):.0%} of the weights below 1e-3, {np.mean(w == 0):.2%} exactly 0")
+    theta = train(Config(**(SHARED | penalty)), training).theta
+    small, zero = np.mean(np.abs(theta) < 1e-3), np.mean(theta == 0)
+    print(f"{penalty}: {small:.0%} of the weights below 1e-3, {zero:.2%} exactly 0")
 fresh = network(Config(**SHARED), training).init(np.random.default_rng(0))
 print(f"a fresh network: {np.mean(np.abs(fresh) < 1e-3):.0%}")
 # Steps of a fixed size jump across 0: they bring weights near it, not to it.
@@ -194,8 +200,8 @@ W2 /= 10
 x = training.x_test[:200]
 assert np.allclose(net.forward(run.theta, x), net.forward(scaled, x), rtol=1e-3, atol=1e-3)
 objective = mean_loss(net, training.x_train[:300], training.y_train[:300], None)
-for name, w in {"as trained": run.theta, "rescaled": scaled}.items():
-    top = eigenvalues(objective.hessian(w), w, 1, np.random.default_rng(0), tolerance=0.02).values[0]
+for name, theta in {"as trained": run.theta, "rescaled": scaled}.items():
+    top = eigenvalues(objective.hessian(theta), theta, 1, np.random.default_rng(0), tolerance=0.02).values[0]
     print(f"{name}: λ1 = {top:.1f}")
-# The same function, another curvature: flatness depends on how the function is written down. ASAM (Kwon et
-# al. 2021) measures a weight's move relative to its size, to undo such rescalings.
+# The same function, but another curvature: flatness depends on how the function is written down. ASAM (Kwon et
+# al. 2021) measures how far a weight moves relative to its size, so that such rescalings do not matter.

@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 8. Does it really help?
 #
-# **The question.** "SAM reduces the error by ten per cent." What would you have to know before you believe a sentence like that,
-# ours included?
+# **The question.** "SAM reduces the error by ten per cent." What would you have to know before believing a sentence
+# like that, including ours?
 #
-# You need lesson 5, and lesson 7 for the last part. Reading takes twenty-five minutes, running half a minute. It reads
-# results that are kept in the repository, so it needs the whole of it.
+# You need lesson 5, and lesson 7 for the last part. Reading takes twenty-five minutes, running half a minute. The
+# lesson reads results that are kept in the repository, so it needs the whole repository, not only the installed
+# package.
 
 # %%
 import json
@@ -21,7 +22,8 @@ from minisam.study.statistics import crossed_variance, error_reduction, mean_err
 # %% [markdown]
 # ## One run is no result
 #
-# Train the same network eight times; only the seed differs: other initial weights, other batches, other labels redrawn.
+# Train the same network eight times; only the seed differs, and with it the initial weights, the batches and the
+# redrawn labels.
 #
 # > **Predict.** By how many percentage points does the test error differ between the best and the worst of eight seeds?
 
@@ -45,16 +47,18 @@ for name, table in wrong.items():
     print(f"{name:<20} {' '.join(f'{error:.1f}' for error in errors)}   best and worst differ by {np.ptp(errors):.1f}")
 
 # %% [markdown]
-# Whoever compares one run with one run can get nearly any answer: pick a good seed for yours and a bad one for the other.
+# By comparing one run with one run you can get nearly any answer: pick a good seed for yours and a bad one for the
+# other.
 #
 # ## An interval
 #
-# With $n$ seeds the mean error has an uncertainty. Student's interval for it is
+# The mean error of $n$ seeds is uncertain. Student's interval for it is
 #
 # $$\bar e \pm t_{n-1} \frac{s}{\sqrt n},$$
 #
-# with $s$ the standard deviation over the seeds and $t_{n-1}$ a factor, 12.7 for two seeds, 2.8 for five, 2.4 for eight, that makes up
-# for not knowing $s$ well. Repeat the whole experiment a hundred times, and about 95 of the intervals hold the true mean.
+# with $s$ the standard deviation over the seeds and $t_{n-1}$ a factor (12.7 for two seeds, 2.8 for five, 2.4 for
+# eight) that makes up for not knowing $s$ well. Repeat the whole experiment a hundred times, and about 95 of the
+# intervals contain the true mean.
 
 # %%
 n, errors = len(seeds), 100 * wrong["SAM"].mean(axis=1)
@@ -62,10 +66,10 @@ half = t_quantile(0.975, n - 1) * errors.std(ddof=1) / np.sqrt(n)
 print(f"SAM: {errors.mean():.1f} ± {half:.1f} %, counting seeds only")
 
 # %% [markdown]
-# That counts the seeds as drawn at random, but not the test images. Two thousand of them are a sample as well: with others the
-# error would have been another. minisam's intervals count both: in the table of mistakes, a row for each seed and a column for
-# each image, they add the spread of the rows' means to that of the columns'. (`dof`, the degrees of freedom, says which $t$
-# to take when two spreads are added; the formula is Satterthwaite's.)
+# That treats the seeds as drawn at random, but not the test images. These two thousand are a sample as well: other
+# images would have given another error. minisam's intervals count both: in a table of mistakes, with one row per seed
+# and one column per image, they add the spread of the row means and that of the column means. (`crossed_variance` also
+# returns the degrees of freedom, which say which $t$ to take for a sum of two spreads; the formula is Satterthwaite's.)
 
 # %%
 show(crossed_variance)
@@ -76,9 +80,9 @@ for name, table in wrong.items():
 # %% [markdown]
 # ## Pair what belongs together
 #
-# Intervals may overlap. Does that mean that the difference is undecided? No: for one seed, all methods saw the *same* initial
-# weights, wrong labels, test images, and batches (as long as both train). What makes it hard for one of them makes it hard
-# for the other. So look at the differences, seed by seed.
+# The intervals may overlap. Does that mean that the difference is undecided? No: with one seed, all methods saw the
+# *same* initial weights, wrong labels, test images, and batches (as long as both train). A seed that is hard for one of
+# them is hard for the other. So look at the differences, seed by seed.
 #
 # > **Predict.** How much narrower is the interval of the paired difference?
 
@@ -102,21 +106,22 @@ for seed in seeds:
 for x, (name, table) in enumerate(wrong.items()):
     ax.plot([x] * n, 100 * table.mean(axis=1), "o", color=METHODS[name][1], ms=6)
 ax.set_xticks(range(3), list(wrong))
-ax.set(ylabel="test error, %", title="a line for each seed")
+ax.set(ylabel="test error, %", title="one line per seed")
 ax.margins(x=0.2)
 ax.grid(axis="y", alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# ## Match what it costs
+# ## Match the cost
 #
-# A SAM step takes two gradients. Against momentum with as many *epochs*, SAM had twice the computation. Against momentum with as many
-# *gradients*, momentum had twice the passes over the data. A claim should say which, and best give both.
+# A SAM step takes two gradients. Against momentum with as many *epochs*, SAM had twice the computation. Against
+# momentum with as many *gradients*, momentum had twice the passes over the data. A claim should say which it means; the
+# best claims give both.
 #
 # ## Tune the baseline
 #
-# And now the point at which most claims fail. Above both sides had the same weight decay, chosen by nobody. Give momentum a
-# stronger one (SAM would deserve the same, and in the study below it gets it):
+# This is where most claims fail. Above, both sides had the same weight decay, which nobody had tuned. Give momentum a
+# stronger one (SAM deserves the same, and gets it in the study below):
 
 # %%
 for decay in (5e-3, 2e-2, 5e-2):
@@ -127,19 +132,19 @@ for decay in (5e-3, 2e-2, 5e-2):
           f"of SAM with 0.005: {gain.estimate:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})")  # fmt: skip
 
 # %% [markdown]
-# What looked like SAM's gain was partly a lack of weight decay. (We chose it by looking at the test images, which is one more
-# thing that must not be done: see exercise 2.) So the study behind this repository gives every method a grid of the *same size*
-# and chooses on training images that were held out, with labels as noisy as the rest.
+# Part of SAM's apparent gain was momentum's lack of weight decay. (We chose it by looking at the test images, which is
+# another mistake: see exercise 2.) So the study behind this repository gives every method a grid of the *same size* and
+# chooses on held-out training images, whose labels are as noisy as the rest.
 #
 # ## The study's own results
 #
-# Five seeds, 4,000 training images, 10,000 test images, every method tuned. It is run by `minisam reproduce --preset full`; here are its
-# results as kept.
+# Five seeds, 4,000 training images, 10,000 test images, every method tuned. `minisam reproduce --preset full` runs it;
+# here are the results kept in the repository.
 
 # %%
 kept = Path.cwd().parent / "benchmarks" / "results" / "full"
 study = {part.parent.name: json.loads(part.read_text(encoding="utf-8")) for part in sorted(kept.glob("*/results.json"))}
-print(f"{'model':<8}{'noise':>7}   {'against':<22}{'errors fewer with SAM(Momentum)':>36}")
+print(f"{'model':<8}{'noise':>7}   {'against':<22}{'fewer errors with SAM(Momentum)':>36}")
 mains = [part for name, part in study.items() if name.startswith("optimizers")]
 for part in mains:
     for row in part["comparisons"]:
@@ -148,8 +153,8 @@ for part in mains:
             print(f"{row['model']:<8}{row['noise']:>7.0%}   {row['baseline']:<22}{text:>36}")
 
 # %% [markdown]
-# > **Read it like a reviewer.** On which lines is the interval above zero? Below? Where is it undecided? How many lines are
-# > there, and how many of them would you expect to exclude zero by chance?
+# > **Read it like a reviewer.** On which lines is the interval above zero? On which below? Which are undecided? How
+# > many lines are there, and how many of them would you expect to exclude zero by chance?
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title How many by chance
@@ -161,8 +166,8 @@ print(f"{len(lines)} lines: {above} above zero, {below} below; by chance {0.05 *
 # %% [markdown]
 # ### The right rho
 #
-# SAM's own number is $\rho$. A method that helps only at one exact value is hard to use. Here all else is as it was tuned for
-# SAM, so that at 0 there is momentum with SAM's learning rate and weight decay.
+# The number that SAM adds is $\rho$. A method that helps only at one exact value is hard to use. Here everything else
+# is as tuned for SAM, so $\rho = 0$ is momentum with SAM's learning rate and weight decay.
 
 # %%
 LABELS = {0.0: "clean labels", 0.4: "40 % of the labels redrawn"}
@@ -185,14 +190,14 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# On the right both pictures end in collapse: the step up leads so far away that the gradient found there says nothing about the place
-# where we are.
+# At the largest $\rho$ training collapses in both pictures: the step up leads so far away that the gradient found there
+# says nothing about the loss at $\theta$.
 #
 # ### How many images climb together
 #
-# Foret et al. found that SAM is better when few images share an $\hat\epsilon$ (*m-sharpness*). With m = 1 every image climbs by
-# itself; with m = batch all do together. Here 2,000 images are learnt in batches of 128, and each m had a $\rho$ of its own,
-# chosen from the same three values:
+# Foret et al. found that SAM is better when few images share an $\hat\epsilon$ (*m-sharpness*). With m = 1 every image
+# climbs on its own; with m = batch all climb together. Here the networks learn 2,000 images in batches of 128, and each
+# m has its own $\rho$, chosen from the same three values:
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3))
@@ -214,17 +219,17 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# (The bars count the test images too, which all of them share: of a *difference* one is surer than they look. The study's
-# [report](../benchmarks/results/full/report.html) has the paired ones.)
+# (The bars include the uncertainty of the test images, which they all share: a *difference* is more certain than they
+# suggest. The study's [report](../benchmarks/results/full/report.html) has the paired intervals.)
 #
 # ## If you look twenty times
 #
-# One interval of 95 % misses the truth once in twenty times. Here are a hundred comparisons of two methods that are *exactly
-# equally good*: how many of them "show" a difference?
+# An interval of 95 % misses the truth once in twenty times. Here are a hundred comparisons of two methods that are
+# *exactly equally good*: how many of them "show" a difference?
 
 # %%
 rng = np.random.default_rng(0)
-ability = rng.standard_normal((100, 1, 500))  # of the test images: some are hard for everybody
+ability = rng.standard_normal((100, 1, 500))  # some test images are hard for both methods
 shows = 0
 for images_ in ability:
     a, b = (
@@ -236,13 +241,13 @@ print(f"{shows} of 100 comparisons without a difference exclude zero")
 assert shows < 12
 
 # %% [markdown]
-# Fewer than five, in fact: minisam's intervals err towards caution, since both spreads that they add contain the noise that is
-# left in a single mistake. Still: count comparisons, and be most careful with the one that was picked out of many.
+# Fewer than five, in fact: minisam's intervals err towards caution, since both spreads that they add contain the noise
+# of the single mistakes. Still: count the comparisons, and be most careful with one that was picked out of many.
 #
 # ## Remember: a checklist for any claim
 #
 # 1. How many seeds? Is there an interval, and what does it count?
-# 2. Were both sides paired: the same weights to start from, the same batches, the same images?
+# 2. Were both sides paired: the same initial weights, the same batches, the same images?
 # 3. What was matched: epochs, gradients, seconds?
 # 4. Who tuned the baseline, with how much effort, on which images?
 # 5. How many comparisons were made, and how many are shown?
@@ -250,17 +255,18 @@ assert shows < 12
 #
 # ## Exercises
 #
-# 1. How many seeds would you need to tell a difference of half a percentage point from zero, given the spread of the paired
-#    differences above? And if you want to succeed nine times in ten?
-# 2. Choose momentum's weight decay properly: hold out a quarter of the training images (with their noisy labels), choose
-#    there, and only then look at the test images. Does the choice agree with the one above?
-# 3. In the study, is the flatter of two networks also the better one? Compute the rank correlation between $\lambda_1$ and the test
-#    error of all runs of a setting with `spearman`, and with `resampled` how sure it is. (`help` describes both.)
+# 1. How many seeds would you need to tell a difference of half a percentage point from zero, given the spread of the
+#    paired differences above? And to succeed nine times in ten?
+# 2. Choose momentum's weight decay properly: hold out a quarter of the training images (with their noisy labels),
+#    choose there, and only then look at the test images. Does the choice agree with the one above?
+# 3. In the study, is the flatter of two networks also the better one? For all runs of a setting, compute the rank
+#    correlation between $\lambda_1$ and the test error with `spearman`, and its interval with `resampled`. (`help`
+#    describes both.)
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
 s = difference.std(ddof=1)
-for power, extra in {"every other time": 0.5, "nine times in ten": 0.9}.items():
+for power, extra in {"half the time": 0.5, "nine times in ten": 0.9}.items():
     needed = next(
         k for k in range(2, 10_000) if (t_quantile(0.975, k - 1) + t_quantile(extra, k - 1)) * s / np.sqrt(k) < 0.5
     )
@@ -280,11 +286,10 @@ for decay in (5e-3, 2e-2, 5e-2):
         train(Config(**(SHARED | {"noise": 0.0, "weight_decay": decay, "epochs": 20}), seed=seed), held_out).test_error
         for seed in range(3)
     ])  # fmt: skip
-    print(
-        f"weight decay {decay:<5g}: validation error {error:.1%} ± {100 * np.sqrt(error * (1 - error) / 250):.1f} points or so"
-    )
+    half = 100 * np.sqrt(error * (1 - error) / 250)
+    print(f"weight decay {decay:<5g}: validation error {error:.1%} ± {half:.1f} points or so")
 print("chosen:", min(validation, key=validation.get))
-# 250 images tell little: tuning is noisy, too, and on both sides.
+# 250 images tell little: tuning is noisy, too, for both methods.
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
@@ -299,5 +304,5 @@ for part in mains:
         y = np.array([run["test_error"] for run in runs]).reshape(-1, 5)
         found = resampled(lambda x, y: spearman(x.ravel(), y.ravel()), x, y, np.random.default_rng(0))
         print(f"{runs[0]['model']:<8} noise {noise:.0%}: {found.estimate:+.2f} ({found.low:+.2f} to {found.high:+.2f})")
-# +1 would mean: the flatter, the better. Seven methods tell little, and the sign is not the same everywhere: flatness is no
-# substitute for a test error.
+# +1 would mean: the flatter, the better. Seven methods tell little, and the sign is not the same everywhere: flatness
+# is no substitute for a test error.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 9. The bug zoo
 #
-# **The question.** Here are thirteen implementations of SAM or its relatives, and a training step. All of them train, and every
-# one of them is wrong. Can you see why? Can a test?
+# **The question.** Here are thirteen implementations of SAM or its relatives, and a training step. They all train, and
+# they are all wrong. Can you see why? Can a test?
 #
-# You need lesson 5. Reading and guessing takes half an hour, running twenty seconds. The zoo lives in the repository's tests, so
-# this lesson needs the whole repository, not only the installed package.
+# You need lesson 5. Reading and guessing takes half an hour, running twenty seconds. The zoo lives in the repository's
+# tests, so this lesson needs the whole repository, not only the installed package.
 
 # %%
 import re
@@ -29,19 +29,21 @@ from zoo import EXHIBITS
 # %% [markdown]
 # ## The right one
 #
-# For comparison, the library's. `add_scaled(worst, a, direction)` is `worst + a · direction`.
+# For comparison, here is the library's. `self.ascent` returns a direction and its norm;
+# `add_scaled(worst, a, direction)` is `worst + a · direction`.
 
 # %%
 show(SAM.gradient)
 
 # %% [markdown]
-# In the animals below `theta` is the weights, `w` where the step starts, `length(g)` is $\|g\|_2$ (or 1 where that is 0), and
-# $\hat\epsilon = \rho\, g / \|g\|_2$ is what it should be. The base optimizer will step along whatever gradient `gradient`
-# returns. `key` is what dropout's mask is drawn from; `split` gives the views of a vector that are the tensors it is made of.
-# `fold` moves BatchNorm's running statistics towards a batch's, and `Penalised` adds an L2 penalty to a loss.
-# Three are not plain SAM: animal 4 should be ASAM, where every weight has a size $T_i = |w_i| + \eta$ and
-# $\hat\epsilon = \rho\, T^2 g / \|T g\|_2$; animal 8 should be m-SAM, where every few images climb on their own and their
-# gradients are averaged; animal 14 is a whole training step, of a network with BatchNorm.
+# In the animals below `theta` holds the weights, `at_theta` is the evaluation at the start of the step, and `length(g)`
+# is $\|g\|_2$ (or 1 if that is 0); the right perturbation is $\hat\epsilon = \rho\, g / \|g\|_2$. The base optimizer
+# will step along whatever gradient `gradient` returns. Dropout draws its mask from `key`. `objective.net.params` cuts a
+# vector into the tensors that it is made of, layer by layer; `objective.split(2)` cuts a batch into micro-batches of
+# two. `fold` moves BatchNorm's running statistics towards a batch's, and `Penalised` adds an L2 penalty to a loss.
+# Three are not plain SAM: animal 4 should be ASAM, which gives every weight a size $T_i = |\theta_i| + \eta$ and climbs
+# by $\hat\epsilon = \rho\, T^2 g / \|T g\|_2$; animal 8 should be m-SAM, which lets every few images climb on their own
+# and averages their gradients; animal 14 is a whole training step of a network with BatchNorm.
 #
 # > **Write down**, for each animal: what is wrong, when would it matter, and how could one find out?
 
@@ -110,20 +112,21 @@ ax.legend()
 ax.grid(alpha=0.3)
 plt.show()
 for name, curve in sorted(curves.items(), key=lambda item: number[item[0]]):
-    print(f"animal {number[name]:<2}  {curve[0]:.2f} → {curve[-1]:.2f}, at most {off[name]:.3f} from the right one's")
+    print(f"animal {number[name]:<2}  {curve[0]:.2f} → {curve[-1]:.2f}, at most {off[name]:.3f} away from SAM's")
 print(f"SAM        {right[0]:.2f} → {right[-1]:.2f}")
 assert all(curve[-1] < curve[0] for curve in curves.values())
 
 # %% [markdown]
-# Four stand out, one of them by learning *faster*. The other nine lie on SAM: this task has no dropout, no weight decay and no
-# gradient of zero, and its weights and gradients are of middling size. A falling loss is no test. It says that *something*
-# descends.
+# Four stand out, one of them by learning *faster*. The other nine lie on SAM's curve: this task has no dropout, no
+# weight decay and no gradient of zero, and its weights and gradients are of moderate size. A falling loss is no test:
+# it only says that *something* descends.
 #
 # ## Properties
 #
-# What would a right implementation *always* do, whatever the network? Not "the number 0.123", but statements: the perturbation has
-# length $\rho$; theta comes back bit for bit; on a quadratic bowl the gradient is $Hw + \rho H^2 w / \|Hw\|$. Such a statement can be
-# tried on many random cases, and it knows nothing of how the code is written. Two of minisam's:
+# What does a right implementation *always* do, whatever the network? The answer is no number, such as 0.123, but
+# statements: the perturbation has length $\rho$; theta comes back bit for bit; on a quadratic bowl the gradient is
+# $H\theta + \rho H^2 \theta / \|H\theta\|$. Such a statement can be tried on many random cases, and it knows nothing of
+# how the code is written. Two of minisam's:
 
 # %%
 import properties
@@ -133,13 +136,13 @@ show(
 )
 
 # %% [markdown]
-# (`example` draws weights and a batch from a seed; the batch remembers in `points` where it was evaluated. The gradient of
-# `Plane(g)` is `g` at 0, and anywhere else the very place where it was asked for.)
+# (`example` draws weights and a batch from a seed; the batch remembers in `points` where it was evaluated. The gradient
+# of `Plane(g)` is `g` at 0, and $\theta$ everywhere else.)
 #
 # Guess first: from here on the animals have their names. Now every animal meets every property.
 
 # %%
-judged = [exhibit for exhibit in classes if exhibit.right is SAM]  # the others are of ASAM's and m-SAM's kind
+judged = [exhibit for exhibit in classes if exhibit.right is SAM]  # the other two should be ASAM and m-SAM
 asked = list(dict.fromkeys(exhibit.property for exhibit in judged))
 
 
@@ -170,9 +173,9 @@ assert table[:-1].any(axis=1).all(), "an animal escapes"
 assert not table[-1].any(), "the right one is accused"
 
 # %% [markdown]
-# Every animal is caught by at least one, the right one by none, and no property catches all. That is what a good set of
-# tests looks like. For the two relatives (ASAM and m-SAM) and for the training step with BatchNorm there are properties of
-# their own:
+# Every animal is caught by at least one property, the right one by none, and no property catches them all. A good set
+# of tests looks like that. The two relatives (ASAM and m-SAM) and the training step with BatchNorm have their own
+# properties:
 
 # %%
 for exhibit in EXHIBITS:
@@ -195,25 +198,26 @@ display(Markdown("\n\n".join(reveal(i + 1) for i in range(len(EXHIBITS)))))
 #
 # - Code that learns may still be wrong. Neural networks forgive nearly everything, and get a little worse.
 # - Test what must always hold. Then break the code on purpose, and see the test fail.
-# - Most mistakes live where two things must agree: both passes and one batch, one norm and all weights, before and after.
+# - Most mistakes live where two things must agree: the first pass and the second, the norm and all the weights, theta
+#   before and after.
 #
 # ## Exercises
 #
-# 1. Breed an animal of your own: SAM that steps *down* before it looks ($w - \hat\epsilon$). Does its loss fall? Which property
-#    catches it?
-# 2. Write a property of your own: with `rho` 0, SAM is its base, bit for bit. Which animals fail it?
-# 3. `RestoresBySubtraction` adds $\hat\epsilon$ to theta and subtracts it again. How far is theta off after 1, 10 and 1,000 steps
-#    in float32, if the learning rate is nearly 0 and every step has a batch of its own? And why is it no further off after
-#    1,000 steps than after one, if all steps have the same batch?
+# 1. Breed an animal yourself: SAM that steps *down* before it looks ($\theta - \hat\epsilon$). Does its loss fall?
+#    Which property catches it?
+# 2. Write another property: with `rho` 0, SAM is its base, bit for bit. Which animals fail it?
+# 3. `RestoresBySubtraction` adds $\hat\epsilon$ to theta and subtracts it again. How far is theta off after 1, 10 and
+#    1,000 steps in float32, if the learning rate is nearly 0 and every step has a new batch? And why is it no further
+#    off after 1,000 steps than after one, if all steps have the same batch?
 
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 1
 class LooksDown(SAM):
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        g = at_w.grad
-        return at_w, objective(theta - self.rho * g / (np.linalg.norm(g) or 1.0)).grad
+        at_theta = objective(theta)
+        g = at_theta.grad
+        return at_theta, objective(theta - self.rho * g / (np.linalg.norm(g) or 1.0)).grad
 
 
 curve = losses(LooksDown)
@@ -235,7 +239,7 @@ def is_its_base_at_rho_zero(sam):
 
 print("SAM:", caught(SAM, is_its_base_at_rho_zero))
 print("caught:", ", ".join(e.animal.__name__ for e in classes if caught(e.animal, is_its_base_at_rho_zero)))
-# AnotherMask escapes, since this network has no dropout: a property sees only what its cases have in them.
+# AnotherMask escapes, since this network has no dropout: a property tests only the cases that it is given.
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 # @title Solution 3
@@ -249,4 +253,4 @@ for t in range(1, 1001):
     if t in (1, 10, 1000):
         print(f"after {t:>5,} steps {np.mean(theta != before):.0%} of the weights have moved, ", end="")
         print(f"by up to {np.abs(theta - before).max():.1e}")
-# Adding and subtracting the same number a second time rounds to the same place again. A new one rounds anew.
+# Adding and subtracting the same number a second time rounds to the same place again. A new number rounds anew.

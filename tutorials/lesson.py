@@ -1,4 +1,4 @@
-"""What the tutorials share: images, the library's own source, and one look for every figure."""
+"""Shared by the tutorials: images, the library's own source, and one look for every figure."""
 
 import ast
 import inspect
@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 from minisam.data import load
 from minisam.data.shapes import WARNING
 from minisam.study.plots import FRAME
-from minisam.training.loop import Prepared
+from minisam.training import Prepared
 
-# Okabe and Ito's colours, told apart by all common colour visions.
+# Okabe and Ito's colours, distinguishable with every common type of colour vision.
 BLUE, SKY, ORANGE, YELLOW, GREEN, PINK, GREY = (
     "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#777777"
 )  # fmt: skip
@@ -21,7 +21,7 @@ plt.rcParams.update(FRAME | {"figure.constrained_layout.use": True, "figure.dpi"
 
 
 def source(thing: Any, docstring: bool = False) -> str:
-    """The source of a function, method or class as it stands in the library, its docstrings left out unless asked for.
+    """The source code of a function, method or class; without its docstrings, unless asked for them.
 
     >>> from minisam.kernels.reference import relu
     >>> print(source(relu))
@@ -38,7 +38,7 @@ def source(thing: Any, docstring: bool = False) -> str:
 
 
 def show(*things: Any) -> None:
-    """Display the source of functions and classes, as it stands in the library."""
+    """Display the library's own source of functions and classes."""
     from IPython.display import Markdown, display
 
     for thing in things:
@@ -47,7 +47,7 @@ def show(*things: Any) -> None:
 
 
 def images(n_train: int, n_test: int = 2000) -> Prepared:
-    """CIFAR-10 where it is found, else the synthetic stand-in; says which."""
+    """CIFAR-10 if it is found, otherwise the synthetic stand-in; prints which."""
     data = load().first(n_train, n_test)
     print(f"{data.name}: {len(data.y_train):,} training and {len(data.y_test):,} test images")
     if data.synthetic:

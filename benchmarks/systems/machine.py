@@ -1,4 +1,4 @@
-"""The machine itself: how fast it multiplies matrices and copies memory, on as many threads."""
+"""The machine itself: how fast it multiplies matrices and copies memory, with the same number of threads."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

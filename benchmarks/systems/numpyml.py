@@ -1,4 +1,4 @@
-"""numpy-ml's Conv2D: the from-scratch class, in plain NumPy and float64."""
+"""numpy-ml's Conv2D, written from scratch in plain NumPy and float64."""
 
 import collections
 import collections.abc
@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 from workload import Case, convolution
 
-# Its last release (0.1.2, 2020) imports names that Python 3.10 took out of `collections`.
+# Its last release (0.1.2, 2020) imports names that Python 3.10 removed from `collections`.
 collections.Hashable = collections.abc.Hashable  # type: ignore[attr-defined]
 warnings.simplefilter("ignore")
 
@@ -34,7 +34,7 @@ def prepare(case: Case):
 
     def result() -> list[np.ndarray]:
         layer.flush_gradients()
-        layer.forward(x)  # backward reads what it left
+        layer.forward(x)  # stores what backward reads
         dx = layer.backward(dy)
         return [dx, layer.gradients["W"], layer.gradients["b"].ravel()]
 

@@ -17,7 +17,7 @@ OPTIMIZERS = {
 
 
 def versions() -> dict:
-    from minisam.training.environment import environment  # not a part of what is timed: cold starts import this file
+    from minisam.training.environment import environment  # here, since cold starts import this file
 
     return environment()
 

@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: eager, channels_last, SAM as davda54/sam writes it."""
+"""PyTorch on the CPU: eager, channels_last, SAM as in davda54/sam."""
 
 import os
 
@@ -16,7 +16,7 @@ def versions() -> dict:
 
 
 def _nchw(x: np.ndarray) -> torch.Tensor:
-    """(N, H, W, C) seen as (N, C, H, W): the memory is what PyTorch calls channels_last."""
+    """(N, H, W, C) seen as (N, C, H, W): PyTorch calls this memory layout channels_last."""
     return torch.from_numpy(x).permute(0, 3, 1, 2)
 
 
@@ -43,7 +43,7 @@ def _to_torch(w: np.ndarray, model: str) -> torch.Tensor:
     if w.ndim == 4:
         return _oihw(w)
     if w.ndim == 2 and model == "cnn":
-        # Behind its Flatten: minisam's pixels of channels are PyTorch's channels of pixels.
+        # After Flatten, minisam goes pixel by pixel, PyTorch channel by channel.
         w = w.reshape(8, 8, -1, 10).transpose(2, 0, 1, 3).reshape(w.shape)
     return torch.from_numpy(np.ascontiguousarray(w.T))
 
@@ -152,7 +152,7 @@ def _conv(case: Case):
 
 
 def _update(case: Case):
-    """Its fused optimizers, the fastest it has."""
+    """PyTorch's fused optimizers, its fastest."""
     start, g = vectors(case.n)
 
     def new() -> tuple[torch.Tensor, torch.optim.Optimizer]:

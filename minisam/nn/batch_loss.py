@@ -17,10 +17,10 @@ from minisam.objective import Evaluation, HessianMap, Objective
 class BatchLoss(Objective):
     """The mean loss of a network over one batch, as a function of theta.
 
-    x is (N, *input_shape) in theta's dtype; y is what the loss takes, labels (N,) by default.
-    With an `env` of the caller's, batch after batch reuses the same scratch memory. It is a training
-    step's loss: BatchNorm uses the batch's statistics, and Dropout the masks of `key`, integers such
-    as (seed, stream, epoch, step). Given running statistics `stats`, it is evaluation's.
+    x is (N, *input_shape) in theta's dtype; y holds the loss's targets, by default labels (N,).
+    Batches that share an `env` reuse the same scratch memory. By default this is the loss of a training
+    step: BatchNorm uses the batch's statistics, and Dropout the masks of `key`, integers such as
+    (seed, stream, epoch, step). With running statistics `stats` it is the loss of evaluation.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or labels that do not fit the network.
@@ -42,6 +42,7 @@ class BatchLoss(Objective):
     stats: Array | None = None
 
     def __post_init__(self) -> None:
+        self.net.check_inputs(self.x)
         self.loss.check(self.y, self.n, self.net.output_shape)
         if self.stats is not None:
             self.net.check_stats(self.stats)
@@ -66,7 +67,7 @@ class BatchLoss(Objective):
         return Evaluation(value, grad, accuracy, np.concatenate([np.empty(0, grad.dtype), *self.env.stats]))
 
     def hessian(self, theta: Array) -> HessianMap:
-        """v ↦ H v at theta; forward and backward are computed once, each v then costs some two gradients."""
+        """v ↦ H v at theta: forward and backward are computed once, then each v costs about two gradients."""
         here = self.net.linearize(theta, self.x, self.y, self.loss, self.key, self.stats, self.env)
         self.env.examples += self.n
 

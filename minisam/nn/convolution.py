@@ -1,7 +1,8 @@
-"""Convolution: the same small window of weights, applied at every place of an image (NHWC)."""
+"""Convolution: the same small window of weights, applied everywhere in an image (NHWC)."""
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from minisam import kernels
@@ -15,8 +16,8 @@ class Conv2d(Bilinear):
 
     Parameters are W (kH, kW, c_in, c_out) and b (c_out,); x is (N, H, W, c_in) and zero outside
     its borders, y is (N, H_out, W_out, c_out). `size` is one number or (kH, kW); `padding` is the
-    zeros on each side, one number or (rows, columns), or "same": y is ⌈H/stride⌉ × ⌈W/stride⌉, the
-    zeros are shared out evenly, and an odd one goes below or behind (TensorFlow's SAME; at stride 1
+    zeros on each side, one number or (rows, columns), or "same": y is ⌈H/stride⌉ × ⌈W/stride⌉ and the
+    zeros are shared out evenly, an odd one going below or to the right (TensorFlow's SAME; at stride 1
     also PyTorch's).
 
     Raises:
@@ -49,7 +50,7 @@ class Conv2d(Bilinear):
         he_normal(params, rng)
 
     def _geometry(self, image: Shape) -> tuple[Shape, tuple[int, int]]:
-        """(H_out, W_out) and the zeros (above, before) the image."""
+        """(H_out, W_out), and the zeros (above, before) the image."""
         axes = zip(image, _pair(self.size), _pair(self.padding), strict=True)
         sizes, zeros = zip(*(self._along(*axis) for axis in axes), strict=True)
         return sizes, (zeros[0], zeros[1])
@@ -92,8 +93,8 @@ class Conv2d(Bilinear):
 
 
 def _is_pair(value: Any, least: int) -> bool:
-    values = _pair(value)
-    return len(values) == 2 and all(hasattr(v, "__index__") and v >= least for v in values)
+    values: Any = _pair(value)
+    return len(values) == 2 and all(isinstance(v, Integral) and type(v) is not bool and int(v) >= least for v in values)
 
 
 def _pair(value: Any) -> Any:

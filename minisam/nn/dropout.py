@@ -1,4 +1,4 @@
-"""Dropout: in training, every activation is left out with some probability."""
+"""Dropout: in training, each activation is set to 0 with some probability."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from minisam.nn.layer import FixedSlope
 
 @dataclass(frozen=True)
 class Dropout(FixedSlope):
-    """y = x ⊙ mask, the mask's entries 0 with probability `rate`, else 1 / (1 - rate).
+    """y = x ⊙ mask, whose entries are 0 with probability `rate`, otherwise 1 / (1 - rate).
 
-    The mask follows from the evaluation's key, so both of SAM's passes see the same one. In
-    evaluation (running statistics are given) y = x, the mean of what training sees. (Srivastava et
-    al. 2014 divide in evaluation instead.)
+    The mask follows from the evaluation's key, so both of SAM's passes see the same one. In evaluation,
+    when running statistics are given, y = x, which is the mean over all masks. (Srivastava et al. 2014
+    rescale in evaluation instead.)
 
     Raises:
         ValueError: rate outside [0, 1); in training, an evaluation without a key.

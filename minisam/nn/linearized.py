@@ -6,7 +6,7 @@ and backward are differentiated once more, along v only (Pearlmutter 1994). No H
 
 import numpy as np
 
-from minisam.checks import Array
+from minisam.checks import Array, require_array
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Motion, Point
@@ -62,6 +62,7 @@ class Linearized:
 
     def _tangent(self, v: Array) -> tuple[list[Array], list, Array]:
         """v as the rates of all parameters, the rates of the caches, and that of dL/d outputs."""
+        require_array("v", v)
         if v.shape != self._shape or v.dtype != self._outputs.dtype:
             like = f"{self._shape} {self._outputs.dtype}"
             raise ValueError(f"expected v like theta, {like}, got {v.shape} {v.dtype}")

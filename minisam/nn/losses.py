@@ -1,4 +1,4 @@
-"""Losses: what the outputs cost, and the gradient that backpropagation starts from."""
+"""Losses: a number for the outputs, and the gradient that backpropagation starts from."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from typing import Protocol
 
 import numpy as np
 
-from minisam.checks import Array, BelowOne, Checked
+from minisam.checks import Array, BelowOne, Checked, require_array
 
 
 class Loss(Protocol):
-    """A mean over examples: from outputs (N, n_out) and targets y to a number and its gradient."""
+    """A mean over N examples: a function of the outputs (N, n_out) and targets y."""
 
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
         """Return the loss and dL/d outputs (N, n_out)."""
 
     def tangent(self, outputs: Array, y: Array, outputs_dot: Array) -> Array:
-        """How dL/d outputs changes while the outputs move along outputs_dot: the loss's own Hessian times it."""
+        """The rate of dL/d outputs while the outputs move at outputs_dot: the loss's own Hessian times that."""
 
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
-        """Raise ValueError or TypeError where y is no target for outputs (N, *output_shape)."""
+        """Raise ValueError or TypeError unless y can be the targets of n_examples outputs (*output_shape)."""
 
 
 def _vector_length(output_shape: tuple[int, ...]) -> int:
@@ -34,8 +34,8 @@ class SoftmaxCrossEntropy(Checked):
 
     The targets are tₙₖ = (1 - α) [k = yₙ] + α/K with label smoothing α: the mass α is spread over
     all K classes, the right one included (PyTorch's convention; Szegedy et al. 2016). Logits are
-    (N, K) float; labels y are (N,) integers from 0 to K - 1. Logits of ±1e30 are as good as others; of one
-    class (K = 1) loss and gradient are 0.
+    (N, K) float; labels y are (N,) integers from 0 to K - 1. Logits may be as large as ±1e30; with a
+    single class (K = 1) loss and gradient are 0.
 
     Raises:
         ValueError: label_smoothing outside [0, 1).
@@ -64,13 +64,14 @@ class SoftmaxCrossEntropy(Checked):
         return float(loss), dlogits
 
     def tangent(self, outputs: Array, y: Array, outputs_dot: Array) -> Array:
-        """(diag(p) - p pᵀ) R{logits} / N, whatever the targets."""
+        """(diag(p) - p pᵀ) logits_dot / N, whatever the targets."""
         p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         return p * (outputs_dot - np.sum(p * outputs_dot, axis=1, keepdims=True)) / len(outputs)
 
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
         n_out = _vector_length(output_shape)
+        require_array("y", y)
         if y.shape != (n_examples,):
             raise ValueError(f"expected labels y of shape ({n_examples},), got {y.shape}")
         if not np.issubdtype(y.dtype, np.integer):
@@ -100,6 +101,7 @@ class MeanSquaredError:
 
     def check(self, y: Array, n_examples: int, output_shape: tuple[int, ...]) -> None:
         n_out = _vector_length(output_shape)
+        require_array("y", y)
         if y.shape != (n_examples, n_out):
             raise ValueError(f"expected targets y of shape ({n_examples}, {n_out}), got {y.shape}")
         if not np.issubdtype(y.dtype, np.floating):

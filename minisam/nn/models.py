@@ -12,7 +12,7 @@ from minisam.nn.normalisation import BatchNorm
 from minisam.nn.pooling import GlobalAvgPool2d, MaxPool2d
 from minisam.nn.residual import Residual
 
-Block = Callable[[int, int], tuple[Layer, ...]]  # from the channels before it and its own
+Block = Callable[[int, int], tuple[Layer, ...]]  # (channels in, channels out) to layers
 
 
 def mlp(input_shape: Shape, n_classes: int) -> Sequential:
@@ -27,7 +27,7 @@ def mlp(input_shape: Shape, n_classes: int) -> Sequential:
 
 
 def cnn(input_shape: Shape, n_classes: int) -> Sequential:
-    """Three blocks of 3×3 convolution (16, 32, 64 channels), ReLU and 2×2 maximum; a linear head.
+    """Three blocks of 3×3 convolution (16, 32, 64 channels), ReLU and 2×2 max pooling; a linear head.
 
     >>> cnn((32, 32, 3), 10).output_shape
     (10,)
@@ -36,7 +36,7 @@ def cnn(input_shape: Shape, n_classes: int) -> Sequential:
 
 
 def cnn_bn(input_shape: Shape, n_classes: int) -> Sequential:
-    """The same with BatchNorm before each ReLU.
+    """`cnn` with BatchNorm before each ReLU.
 
     >>> cnn_bn((32, 32, 3), 10).n_params - cnn((32, 32, 3), 10).n_params
     224
@@ -56,7 +56,7 @@ def vgg(input_shape: Shape, n_classes: int) -> Sequential:
 def resnet8(input_shape: Shape, n_classes: int) -> Sequential:
     """A convolution, three residual blocks of 16, 32 and 64 channels, the mean over the image, a linear head.
 
-    After He et al. (2016), section 4.2, with n = 1: 6n + 2 layers with weights, projections left out.
+    After He et al. (2016), section 4.2, with n = 1: 6n + 2 layers with weights, not counting projections.
 
     >>> resnet8((32, 32, 3), 10).output_shape
     (10,)

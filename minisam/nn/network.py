@@ -1,6 +1,6 @@
 """A network: layers in sequence, over one flat parameter vector.
 
-All parameters lie one behind the other in `theta`. Layers see views of it, so the network can be
+All parameters lie one after another in `theta`. Layers see views of it, so the network can be
 read as a composition of layers, while an optimizer, a perturbation, a checkpoint or a Hessian
 sees one vector and nothing else.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisam.checks import Array, Count, require
+from minisam.checks import Array, Count, require, require_array
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Layer, Shape
@@ -28,7 +28,8 @@ class Sequential:
     `layers` are as you wrote them; `chain` has those that run, which `economical` may have reordered.
 
     Raises:
-        ValueError: a layer that cannot take what the one before it gives.
+        ValueError: a layer that cannot take the output of the one before it.
+        TypeError: an input_shape that is not a tuple.
 
     >>> from minisam.nn import Linear, ReLU
     >>> net = Sequential([Linear(4, 8), ReLU(), Linear(8, 3)], input_shape=(4,))
@@ -40,15 +41,19 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Shape) -> None:
+        if not isinstance(input_shape, tuple):
+            raise TypeError(f"input_shape must be a tuple, such as (32, 32, 3) or (4,), got {input_shape!r}")
+        for size in input_shape:
+            require("a size in input_shape", size, Count)
         self.layers = tuple(layers)
         self.chain = Chain(economical(self.layers))
         self.shapes = Chain(self.layers).shapes(input_shape)
         self.input_shape, self.output_shape = self.shapes[0], self.shapes[-1]  # of one example
         sizes = [sum(math.prod(shape) for shape in layer.param_shapes.values()) for layer in self.layers]
         ends = np.cumsum([0, *sizes]).tolist()
-        self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]  # of theta, a layer each
+        self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]  # of theta, one per layer
         self.n_params: int = ends[-1]
-        self.n_stats = len(self.init_stats())  # running statistics, of BatchNorm
+        self.n_stats = len(self.init_stats())  # BatchNorm's running statistics
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
         """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""
@@ -76,7 +81,7 @@ class Sequential:
     def loss_and_grad(self, theta: Array, x: Array, y: Array, loss: Loss | None = None) -> tuple[float, Array]:
         """Mean loss over a batch (nats for cross-entropy) and its gradient (P,).
 
-        The textbook form of `BatchLoss`. Loss is SoftmaxCrossEntropy() where none is given.
+        The textbook form of `BatchLoss`. The default loss is SoftmaxCrossEntropy().
 
         Raises:
             ValueError, TypeError: shapes, dtypes or labels that do not fit; x not finite.
@@ -117,7 +122,7 @@ class Sequential:
     def predict(self, theta: Array, x: Array, batch_size: int = 200, stats: Array | None = None) -> Array:
         """The most probable class (N,) int64 of each input, batch by batch.
 
-        BatchNorm uses its running statistics, `stats` (n_stats,); Dropout lets everything pass.
+        BatchNorm uses its running statistics, `stats` (n_stats,); Dropout lets everything through.
         """
         self.check(theta, x, finite=True)
         require("batch_size", batch_size, Count)
@@ -130,21 +135,29 @@ class Sequential:
         return classes
 
     def check_stats(self, stats: Array | None) -> Array:
-        """The running statistics; ValueError unless there are n_stats of them (none where there are none)."""
+        """The running statistics, or none of them for None; ValueError unless they are (n_stats,)."""
         stats = np.empty(0) if stats is None else stats
+        require_array("stats", stats)
         if stats.shape != (self.n_stats,):
             raise ValueError(f"expected running statistics stats of shape ({self.n_stats},), got {stats.shape}")
         return stats
 
+    def check_inputs(self, x: Array) -> None:
+        """Raise ValueError or TypeError unless x is a batch of inputs of this network."""
+        require_array("x", x)
+        if x.shape[1:] != self.input_shape or not len(x):
+            expected = ", ".join(["N ≥ 1", *map(str, self.input_shape)])
+            hint = ": x[None] is a batch of one" if x.shape == self.input_shape else ""
+            raise ValueError(f"expected x of shape ({expected}), got {x.shape}{hint}")
+
     def check(self, theta: Array, x: Array, finite: bool = False) -> None:
         """Raise ValueError or TypeError, naming the argument, unless theta and x fit."""
+        require_array("theta", theta)
         if theta.shape != (self.n_params,) or not theta.flags.c_contiguous:
             raise ValueError(f"expected theta as a contiguous vector ({self.n_params},), got {theta.shape}")
         if theta.dtype not in (np.float32, np.float64):
             raise TypeError(f"expected theta in float32 or float64, got {theta.dtype}")
-        if x.shape[1:] != self.input_shape or not len(x):
-            expected = ", ".join(["N ≥ 1", *map(str, self.input_shape)])
-            raise ValueError(f"expected x of shape ({expected}), got {x.shape}")
+        self.check_inputs(x)
         if x.dtype != theta.dtype:
             raise TypeError(f"expected x in theta's dtype {theta.dtype}, got {x.dtype}")
         for name, array in (("x", x), ("theta", theta)) if finite else ():

@@ -16,10 +16,10 @@ class BatchNorm(Layer):
     """y = γ x̂ + β with x̂ = (x - μ) / √(σ² + eps), per channel (Ioffe & Szegedy 2015, algorithm 1).
 
     In training μ and σ² are the batch's, over all axes but the last; in evaluation they are running
-    averages. The layer keeps none: a training pass puts its (μ, σ²) into env.stats, and whoever trains
-    folds in those of the pass they want. So SAM's two passes leave one trace, that of the pass at θ.
-    As in PyTorch σ² divides by n in x̂, and by n - 1 in the statistics; a channel of equal
-    values, or of one, has x̂ = 0. γ starts at 1, β at 0.
+    averages. The layer stores neither: a training pass puts its (μ, σ²) into env.stats, and the training
+    loop updates the averages with those of the pass at θ, so SAM's second pass leaves no trace. As in
+    PyTorch σ² divides by n in x̂, and by n - 1 in the statistics. A channel whose values are all equal
+    has x̂ = 0. γ starts at 1, β at 0.
 
     Parameters are gamma (C,) and beta (C,); x and y are (N, …, C).
 
@@ -57,7 +57,7 @@ class BatchNorm(Layer):
             var = np.maximum(products / n - mean * (mean - first), 0)  # E[(x - first) x] - μ (μ - first)
             env.stats += [mean.astype(x.dtype), (var * (n / max(n - 1, 1))).astype(x.dtype)]
         else:
-            n = math.inf  # examples that μ and σ² depend on, against this batch's
+            n = math.inf  # μ and σ² do not depend on this batch: 1 / n is 0 in backward
             mean, var, env.running = np.split(env.running, [self.channels, 2 * self.channels])
         inverse_std = 1 / np.sqrt(var + self.eps)
         scale = gamma * inverse_std
@@ -65,9 +65,9 @@ class BatchNorm(Layer):
         return kernels.channel_affine(x, scale, x, 0, beta - scale * mean, out=y), (x, mean, inverse_std, n)
 
     def backward(self, params, cache, dy, grads, env):
-        """dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), the sums over the batch:
+        """dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), with sums over the batch.
 
-        with batch statistics, which depend on x as well. With running ones 1 / n is 0.
+        The two sums are there because the batch's μ and σ² depend on x, too; for running ones 1 / n is 0.
         """
         x, mean, inverse_std, n = cache
         dbeta, products = kernels.channel_sums(x, mean, dy)

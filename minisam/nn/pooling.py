@@ -1,4 +1,4 @@
-"""Pooling: one value for each window of an image. Layers without parameters; images are NHWC."""
+"""Pooling: one value for each window of an image (NHWC). These layers have no parameters."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ _BYTE = np.dtype(np.uint8)
 
 @dataclass(frozen=True)
 class _Pool2d(FixedSlope):
-    """Windows of size × size, `stride` apart (by default side by side), none over the border.
+    """Windows of size × size, `stride` apart (by default side by side), none across the border.
 
     x is (N, H, W, C), y is (N, H_out, W_out, C) with H_out = (H - size) // stride + 1.
     """
 
     size: Count
-    stride: Count = 0  # 0 stands for size
+    stride: Count = 0  # 0 means size
 
     def __post_init__(self) -> None:
         if self.stride == 0:
@@ -40,7 +40,7 @@ class MaxPool2d(_Pool2d):
     x is (N, H, W, C), y is (N, H_out, W_out, C) with H_out = (H - size) // stride + 1.
 
     Raises:
-        ValueError: size or stride below 1, or size above 16 (a place in the window is one byte).
+        ValueError: size or stride below 1, or size above 16 (one byte stores a place in the window).
 
     >>> MaxPool2d(2).output_shape((32, 32, 16))
     (16, 16, 16)

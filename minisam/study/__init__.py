@@ -1,9 +1,12 @@
-"""Many runs: what SAM gains, and how sure that is.
+"""Many runs: how much SAM gains, and how sure that is.
 
-Read `recipes` (problems and methods, with their hyper-parameters), `experiments` (what is compared), `sweep` (many
-runs, here or elsewhere), `comparison`, `statistics`, `report` (a page for each experiment) and `whole` (one for all).
+Read `recipes` (problems and methods, with their hyper-parameters), `experiments` (comparisons to run), `tasks` and
+`sweep` (one run, and many, kept by `store` and computed by `executors`), `comparison`, `statistics`, `report` (a page
+for each experiment, with pictures from `plots`, `method_plots` and `experiment_plots`) and `whole` (one page for all).
+Of single models: `geometry` with `geometry_plots`; of optimizers on surfaces: `toy_plots`.
 """
 
-from minisam.study.sweep import Outcome, run_all
+from minisam.study.sweep import run_all
+from minisam.study.tasks import Outcome
 
 __all__ = ["Outcome", "run_all"]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisam.data import Dataset
-from minisam.study.experiments import Experiment, Pair, Setting
+from minisam.study.experiments import Comparison, Experiment, Setting
 from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
-from minisam.study.sweep import Outcome, run_all
+from minisam.study.sweep import run_all
+from minisam.study.tasks import Outcome
 from minisam.training.environment import changes, together
 from minisam.training.files import Damaged, parse_json, reason
 from minisam.training.loop import Diverged
@@ -145,7 +146,7 @@ def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str
     return summary
 
 
-def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Comparison]) -> list[dict[str, Any]]:
     """For each (baseline, candidate) in each setting, paired by seed and test image: how much better, how much flatter.
 
     The relative error reduction, and for each of GEOMETRY how many times smaller it is.

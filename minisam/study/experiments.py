@@ -28,7 +28,7 @@ from minisam.study.recipes import (
 )
 from minisam.training.config import Config
 
-Pair = tuple[str, str]
+Comparison = tuple[str, str]
 KINDS = ("methods", "rho", "ingredients", "size", "budget")  # how the report shows an experiment
 
 
@@ -80,7 +80,7 @@ class Experiment(Checked):
 
     kind: str  # of KINDS
     arms: tuple[Arm, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Comparison, ...]
     dataset: str | None = None  # None: whichever the user has
     seeds: Count = 5
     n_test: Count | None = None  # the first test images; None: all of them
@@ -196,7 +196,7 @@ def budget() -> Experiment:
     """How long the CNN without normalisation has to be trained before SAM pays."""
     last = BUDGETS[-1]
     made = [Arm(f"Momentum, {2 * last.epochs} epochs", last.n_train, last.config(MATCHED))]
-    pairs: list[Pair] = []
+    pairs: list[Comparison] = []
     for problem in BUDGETS:
         made += [
             Arm(f"{label}, {problem.epochs} epochs", problem.n_train, problem.config(label))

@@ -14,9 +14,9 @@ from minisam.analysis.sharpness import sharpness
 from minisam.checks import Array
 from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Mean, Objective
-from minisam.training.checkpoint import Model
 from minisam.training.environment import environment
 from minisam.training.files import read_arrays, replacing, write_arrays
+from minisam.training.model import Model
 
 MEMORY = 2 << 30  # bytes that products with a Hessian may keep from one to the next
 BATCH = 200  # images at once

@@ -13,9 +13,10 @@ import numpy as np
 
 from minisam.data.shapes import WARNING
 from minisam.study.comparison import IMAGES
+from minisam.study.experiment_plots import pictures
 from minisam.study.experiments import Setting
-from minisam.study.plots import in_setting, pictures, settings
-from minisam.study.sweep import RHO
+from minisam.study.plots import in_setting, settings
+from minisam.study.tasks import RHO
 from minisam.training.config import FAMILY
 from minisam.training.environment import together
 from minisam.training.files import replacing

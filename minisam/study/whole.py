@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from minisam.study.comparison import correlate
+from minisam.study.experiment_plots import pictures
 from minisam.study.experiments import Setting
-from minisam.study.plots import STYLES, in_setting, pictures, plain_ticks, png, settings
+from minisam.study.plots import STYLES, in_setting, plain_ticks, png, settings
 from minisam.study.recipes import MAIN, MATCHED, SAM, VARIANTS
 from minisam.study.report import Table, fill, html_table, inline, page, percent, section
 from minisam.study.statistics import Interval

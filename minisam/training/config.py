@@ -1,4 +1,4 @@
-"""Everything that determines one training run, in one frozen record."""
+"""Everything that determines one training run, in one frozen record; and the optimizer it describes."""
 
 import math
 import reprlib
@@ -12,18 +12,28 @@ from minisam.nn.models import MODELS
 from minisam.optim import Ascent, Optimizer, Schedule
 
 BASES = {"gd": "GD", "momentum": "Momentum", "adam": "Adam"}
-# Each member of SAM's family, as tables and legends call it.
+# The members of SAM's family, and their names in tables and legends.
 FAMILY = {"sam": "SAM", "asam": "ASAM", "gsam": "GSAM", "looksam": "LookSAM", "friendly-sam": "Friendly SAM"}
 FAMILY |= {"exact-sam": "exact SAM", "random-sam": "random direction"}
-MICRO = ("sam", "asam", "gsam", "exact-sam")  # they share no state between micro-batches
+MICRO = ("sam", "asam", "gsam", "exact-sam")  # they can climb from each micro-batch separately
 SCHEDULES = ("cosine", "step", "constant")
 DEFAULT_LR = {"gd": 0.1, "momentum": 0.01, "adam": 0.001}
 
 
 def _option(default: Any, text: str, choices: Iterable[str] = (), only: Iterable[str] = ()) -> Any:
-    """A field with the words that `minisam train --help` shows for it, and the optimizers it is for."""
+    """A field with its help text for `minisam train --help`, its choices, and the optimizers it is for."""
     suffix = f" [{', '.join(only)}]" if only else ""
     return field(default=default, metadata={"help": text + suffix, "choices": tuple(choices), "only": tuple(only)})
+
+
+def current(record: Any) -> Any:
+    """A record of a config as today's names have it: older files say "at-w".
+
+    >>> current({"decay": "at-w", "seed": 1})
+    {'decay': 'at-theta', 'seed': 1}
+    """
+    old = isinstance(record, dict) and record.get("decay") == "at-w"
+    return record | {"decay": "at-theta"} if old else record
 
 
 @dataclass(frozen=True)
@@ -43,32 +53,32 @@ class Config(Checked):
     lr: Positive | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
     rho: NonNegative = _option(0.05, "radius of SAM's ball in weight space", only=FAMILY)
     p: float = _option(2.0, "norm of the ball: a number from 1, or inf", only=("sam", "gsam", "looksam"))
-    eta: Positive = _option(0.01, "added to |w|, so that weights at 0 can move", only=("asam",))
+    eta: Positive = _option(0.01, "added to |θ|, so that weights at 0 can move", only=("asam",))
     alpha: NonNegative | None = _option(
         None, "weight of the orthogonal part (0.4 for gsam, 0.7 for looksam)", only=("gsam", "looksam")
     )
-    every: Count | None = _option(None, "climb on every k-th step only (1, looksam 5)", only=FAMILY)
-    sigma: NonNegative = _option(1.0, "how much of the full gradient to leave out", only=("friendly-sam",))
+    every: Count | None = _option(None, "climb on every k-th step only (default 1, looksam 5)", only=FAMILY)
+    sigma: NonNegative = _option(1.0, "share of the full gradient to subtract", only=("friendly-sam",))
     lmbda: BelowOne = _option(0.6, "decay of the full gradient's estimate", only=("friendly-sam",))
-    late: BelowOne = _option(0.0, "part of the training before SAM begins, 0 to 1", only=FAMILY)
-    ascent_steps: Count = _option(1, "steps of rho / K in which to climb", only=("sam", "asam", "gsam", "random-sam"))
-    m: Natural = _option(0, "m-SAM: every m images climb by themselves (0: all)", only=MICRO)
-    clip: NonNegative = _option(0.0, "largest length of the gradient that is followed (0: any)")
+    late: BelowOne = _option(0.0, "fraction of the training before SAM begins, 0 to 1", only=FAMILY)
+    ascent_steps: Count = _option(1, "climb in K steps of rho / K", only=("sam", "asam", "gsam", "random-sam"))
+    m: Natural = _option(0, "m-SAM: every m images climb separately (0: all together)", only=MICRO)
+    clip: NonNegative = _option(0.0, "clip the gradient that is followed to this length (0: never)")
     momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1")
     nesterov: bool = _option(False, "Nesterov's momentum")
     weight_decay: NonNegative = _option(5e-4, "in the gradient (gd, momentum) or decoupled (adam)")
-    decay: str = _option("at-w", "weight decay at w, or in the loss of both passes", ("at-w", "in-loss"))
+    decay: str = _option("at-theta", "weight decay at θ, or in the loss of both passes", ("at-theta", "in-loss"))
     epochs: Count = _option(20, "passes over the training images")
     batch_size: Count = _option(64, "images in a minibatch")
-    micro_batch: Natural = _option(0, "accumulate the gradient over micro-batches of so many images")
-    schedule: str = _option("cosine", "of the learning rate", SCHEDULES)
+    micro_batch: Natural = _option(0, "accumulate the gradient over micro-batches of this many images")
+    schedule: str = _option("cosine", "schedule of the learning rate", SCHEDULES)
     warmup: Natural = _option(0, "epochs of linear warm-up (cosine)")
     label_smoothing: BelowOne = _option(0.0, "mass spread over all classes, 0 to 1")
     l1: NonNegative = _option(0.0, "coefficient of an L1 penalty inside the loss")
-    l2: NonNegative = _option(0.0, "coefficient of ½‖w‖² inside the loss (both passes of SAM see it)")
+    l2: NonNegative = _option(0.0, "coefficient of ½‖θ‖² inside the loss (both passes of SAM see it)")
     noise: Fraction = _option(0.0, "fraction of training labels redrawn uniformly, 0 to 1")
     augment: bool = _option(False, "random flips and padded crops")
-    seed: Natural = _option(0, "of weights, batches, augmentation and label noise")
+    seed: Natural = _option(0, "seed of weights, batches, augmentation and label noise")
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -88,10 +98,10 @@ class Config(Checked):
 
     @classmethod
     def of(cls, record: Any) -> "Config":
-        """A config from a record of its fields, such as a file has; those left out have their defaults.
+        """A config from a record of its fields, as read from a file; missing fields get their defaults.
 
         Raises:
-            ValueError: not a record, an unknown field, or a value that this field can't have.
+            ValueError: not a record, an unknown field, or a value that the field can't have.
 
         >>> Config.of({"epochs": "many"})
         Traceback (most recent call last):
@@ -100,7 +110,7 @@ class Config(Checked):
         if not isinstance(record, dict):
             raise ValueError(f"expected a record of options, got {type(record).__name__}")
         types, given = get_type_hints(cls), {}
-        for name, value in record.items():
+        for name, value in current(record).items():
             if name not in types:
                 raise ValueError(f"unknown option {reprlib.repr(name)}")
             kinds = get_args(types[name]) or (types[name],)
@@ -115,7 +125,7 @@ class Config(Checked):
         return cls(**given)
 
     def record(self) -> dict[str, Any]:
-        """Its fields as JSON has them, which knows no infinity.
+        """Its fields for JSON, which has no infinity.
 
         >>> Config(optimizer="sam", p=math.inf).record()["p"]
         'inf'
@@ -129,13 +139,13 @@ class Config(Checked):
 
     @property
     def label(self) -> str:
-        """The optimizer as tables and legends call it."""
+        """The optimizer's name in tables and legends."""
         name = BASES[self.stepper]
         return f"{FAMILY[self.optimizer]}({name})" if self.optimizer in FAMILY else name
 
     @property
     def l2_in_loss(self) -> float:
-        """The coefficient of ½‖w‖² in the loss: l2, and the weight decay if it is meant to be there."""
+        """The coefficient of ½‖θ‖² in the loss: l2, plus the weight decay if `decay` puts it there."""
         return self.l2 + (self.weight_decay if self.decay == "in-loss" else 0.0)
 
 
@@ -153,7 +163,7 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     elif config.schedule == "step":  # divided by ten after one half and three quarters
         lr = optim.StepDecay(config.lr, milestones=(steps // 2, steps * 3 // 4))
     optimizer: Optimizer
-    decay = config.weight_decay if config.decay == "at-w" else 0.0
+    decay = config.weight_decay if config.decay == "at-theta" else 0.0
     if config.stepper == "gd":
         optimizer = optim.GD(lr, decay)
     elif config.stepper == "momentum":

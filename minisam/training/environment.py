@@ -16,11 +16,11 @@ from minisam.kernels import get_threads
 from minisam.kernels.threads import available_cores
 from minisam.training.files import brief
 
-THREADING = ("cores", "threads")  # on which no result depends
+THREADING = ("cores", "threads")  # no result depends on these
 
 
 def _cpu_model() -> str:
-    """The processor's name as its maker prints it, where the system tells."""
+    """The processor's name, if the system tells it."""
     with suppress(OSError):  # not Linux
         names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         return names[0] if names else platform.machine()
@@ -28,18 +28,18 @@ def _cpu_model() -> str:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Where two records differ, in words.
+    """The differences between two records, in words.
 
     >>> changes({"numpy": "2.3", "cores": 2}, {"numpy": "2.4", "cores": 2})
     ['numpy was 2.3, is 2.4']
     """
     keys = [key for key in now if key not in THREADING]
-    different = (key for key in keys if repr(before.get(key)) != repr(now[key]))  # by their text: NaN is no other NaN
+    different = (key for key in keys if repr(before.get(key)) != repr(now[key]))  # as text: NaN != NaN
     return [f"{key} was {brief(before.get(key))}, is {brief(now[key])}" for key in different]
 
 
 def together(records: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Several records as one.
+    """Several records merged into one.
 
     >>> together([{"numpy": "2.3", "cores": 2}, {"numpy": "2.3", "cores": 4}])
     {'numpy': '2.3', 'cores': '2, 4'}
@@ -57,7 +57,7 @@ def environment() -> dict[str, Any]:
     >>> sorted(environment())
     ['blas', 'cores', 'cpu', 'minisam', 'numba', 'numpy', 'python', 'system', 'threads']
     """
-    blas: Any = np.show_config(mode="dicts")  # NumPy's own; other libraries may have loaded theirs
+    blas: Any = np.show_config(mode="dicts")  # NumPy's own: other libraries may have loaded another
     blas = blas["Build Dependencies"]["blas"]
     facts = {"minisam": minisam.__version__, "python": sys.version.split()[0], "numpy": np.__version__}
     facts |= {"numba": numba.__version__, "blas": f"{blas['name']} {blas['version']}", "cpu": _cpu_model()}

@@ -22,7 +22,7 @@ class Damaged(ValueError):
 
 
 def brief(value: Any, most: int = 80) -> str:
-    """A value as part of a message: a line that prints, and not a long one, whatever a file had there.
+    """A value for use in a message: one short, printable line, whatever a file contained.
 
     >>> brief("two\\nlines " * 100, most=20)
     'two lines two lines…'
@@ -33,15 +33,15 @@ def brief(value: Any, most: int = 80) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in a line."""
+    """An error's text, in one line."""
     return brief(f"no {error}" if isinstance(error, KeyError) else error, 200)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved over it when the block ends well, else deleted.
+    """A temporary path beside `path`: moved over it if the block ends well, otherwise deleted.
 
-    A reader sees the old file or the new one, never half of one, whenever the power fails.
+    A reader sees the old file or the new one, never half of one, even if the power fails.
 
     Raises:
         OSError: the folder can't be made or written.
@@ -50,14 +50,14 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("r+b") as written:  # Windows syncs only what may be written
+        with temporary.open("r+b") as written:  # Windows syncs only files opened for writing
             os.fsync(written.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-    with suppress(OSError):  # the new name as well, on systems that let a folder be synced
+    with suppress(OSError):  # sync the new name, too, on systems where a folder can be
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -76,7 +76,7 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which the operating system gives back when its owner dies, however it dies.
+    """Hold the lock file `path`; the operating system releases it when its owner dies, however it dies.
 
     Raises:
         OSError: another process holds it.
@@ -96,14 +96,14 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """Write an .npz file.
 
     Raises:
-        OSError: it can't be written; an old one is as before.
+        OSError: it can't be written; an old file stays as it was.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an .npz file, in memory bounded by the file's size, whatever it claims; nothing is unpickled.
+    """The arrays of an .npz file. Memory is bounded by the file's size, whatever it claims; nothing is unpickled.
 
     Raises:
         OSError: the file can't be read.
@@ -113,30 +113,32 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             if sum(member.file_size for member in archive.infolist()) > len(raw):
-                raise ValueError("compressed, as no file of minisam is, or its parts overlap: of any size")
+                raise ValueError(
+                    "compressed, or with overlapping parts: it could be of any size"
+                )
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except Exception as error:  # a damaged archive can fail in any way
         raise Damaged(f"{path} is damaged, or not an .npz file") from error
 
 
 def _array(raw: bytes) -> Array:
-    """What np.load makes of these bytes; but that one allocates what the header says before it looks for more."""
+    """The same array as np.load's, which would allocate whatever the header claims before reading on."""
     stream = io.BytesIO(raw)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
     shape, fortran_order, dtype = read_header(stream)
-    if dtype.kind not in "fiubU" or not dtype.itemsize:  # of things without a size there can be any number
+    if dtype.kind not in "fiubU" or not dtype.itemsize:  # any number of things without a size fits
         raise ValueError(f"an array of dtype {dtype}")
     array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran_order else "C")
     if dtype.kind == "U":
-        array.tolist()  # fails for numbers that are no letters, which else fails wherever they are first looked at
+        array.tolist()  # fails here, not later, for numbers that are not characters
     return array.copy()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or nested too deeply.
+        ValueError: this is not JSON, or it is nested too deeply.
     """
     try:
         return json.loads(text)

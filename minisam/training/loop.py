@@ -16,8 +16,9 @@ from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntrop
 from minisam.objective import Mean, Objective, Penalised
 from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
-from minisam.training.checkpoint import Checkpoints, Model, State
+from minisam.training.checkpoint import Checkpoints, State
 from minisam.training.config import FAMILY, Config, make_optimizer
+from minisam.training.model import Model
 
 
 class Diverged(ArithmeticError):
@@ -26,7 +27,7 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class Prepared(Dataset):
-    """A data set as networks want it: x_train and x_test normalised, float32; shared by many runs."""
+    """A data set ready for networks: x_train and x_test are normalised float32. Many runs share one."""
 
     normalisation: Normalisation
 
@@ -41,22 +42,21 @@ class Prepared(Dataset):
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run left behind. Errors are fractions, 0 to 1."""
+    """The outcome of one training run. Errors are fractions, 0 to 1."""
 
     config: Config
     theta: Array  # (P,) float32
-    stats: Array  # running statistics of BatchNorm, (0,) where there is none
-    history: list[dict[str, Any]]  # one record an epoch
+    stats: Array  # BatchNorm's running statistics, (0,) without BatchNorm
+    history: list[dict[str, Any]]  # one record per epoch
     test_predictions: Array  # (N_test,) int64
     train_error: float  # on the labels it was trained on, noise included
     test_error: float
     gradient_evaluations: int  # of a whole minibatch: SAM spends two a step
     seconds: float  # spent in training steps; evaluation and compilation not counted
-    geometry: dict[str, Any] | None = None  # what `geometry.measure` finds at theta, where somebody asked
 
 
 def network(config: Config, data: Prepared) -> Sequential:
-    """The network of this run, sized to the data."""
+    """The network that a config names, sized to the data."""
     return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
@@ -71,12 +71,12 @@ def train(
 ) -> Run:
     """Train one network.
 
-    Every `evaluate_every` epochs the history records the error on the test images (0: not at all);
-    nothing is chosen by it. `progress` shows a bar; a text becomes its label. With `diagnostics` the
-    history also has, for each epoch, the mean of what `diagnose` says of its steps. The initial
-    weights and those after each epoch are appended to `path`.
+    Every `evaluate_every` epochs the history records the error on the test images (0: never); nothing
+    is chosen by it. `progress` shows a bar; a text becomes its label. With `diagnostics` the history
+    also has, for each epoch, the mean of what `diagnose` finds in its steps. The initial weights and
+    the weights after each epoch are appended to `path`.
 
-    With `checkpoints` the run begins where the newest of them left it, to the last bit, and leaves more.
+    With `checkpoints` the run goes on from the newest one, to the last bit, and keeps writing them.
 
     Raises:
         OSError: a checkpoint can't be read or written.
@@ -125,19 +125,19 @@ def train(
         for x, y in batches.epoch(epoch):
             env.examples = 0
             recorded = objective(x, y)
-            at_w = optimizer.step(theta, recorded)
-            stats += BatchNorm.MOMENTUM * (at_w.stats - stats)  # those of the pass at w, not at w + ε̂
-            if not math.isfinite(at_w.loss):
-                raise Diverged(_advice(config, at_w.loss, epoch, step))
-            total_loss += at_w.loss * len(y)
-            total_right += at_w.accuracy * len(y)
+            at_theta = optimizer.step(theta, recorded)
+            stats += BatchNorm.MOMENTUM * (at_theta.stats - stats)  # of the pass at θ, not at θ + ε̂
+            if not math.isfinite(at_theta.loss):
+                raise Diverged(_advice(config, at_theta.loss, epoch, step))
+            total_loss += at_theta.loss * len(y)
+            total_right += at_theta.accuracy * len(y)
             evaluations += round(env.examples / len(y))
             step += 1
             if isinstance(recorded, Recorded):
                 diagnoses.append(diagnose(recorded.calls, net))
         seconds += time.perf_counter() - started
         record: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "seconds": seconds}
-        record["loss"] = total_loss / len(labels)  # at w, each batch before its step
+        record["loss"] = total_loss / len(labels)  # at θ, each batch before its step
         record["accuracy"] = total_right / len(labels)
         record["gradient_evaluations"] = evaluations
         if evaluate_every and (epoch + 1) % evaluate_every == 0 and epoch + 1 < config.epochs:
