@@ -1,0 +1,60 @@
+"""Options that several commands share, and the images and models they ask for.
+
+Every command has `--threads`. Commands that use images have `--dataset` and `--data-dir` as well; without either,
+they use CIFAR-10 if it is found, otherwise synthetic images, with a warning. `minisam sharpness` and
+`minisam landscape` both examine trained models, on the first training images.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from minisam.data import DATASETS, Dataset, load
+from minisam.data.shapes import WARNING
+from minisam.kernels import get_threads
+from minisam.training import Model, load_model
+from minisam.training.files import require_writable
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns
+
+
+def add_command(
+    commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], None], uses_images: bool = True
+) -> argparse.ArgumentParser:
+    """A parser for one command, with the shared options; `run` gets the parsed ones."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--threads", type=int, metavar="N", help=f"threads to compute with (here: {get_threads()})")
+    if uses_images:
+        parser.add_argument("--dataset", choices=DATASETS, help="default: cifar10 if found, otherwise synthetic")
+        parser.add_argument("--data-dir", metavar="DIR", help="folder with CIFAR (default: MINISAM_DATA, cache)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def load_images(args: argparse.Namespace) -> Dataset:
+    """The data set of --dataset and --data-dir, with a warning if synthetic images take CIFAR's place."""
+    dataset = load(args.dataset, args.data_dir)
+    if dataset.synthetic and args.dataset is None:
+        print(f"WARNING: {WARNING}\n", file=sys.stderr)
+    return dataset
+
+
+def add_examination(parser: argparse.ArgumentParser, folder: str) -> None:
+    """--images and --out, for commands that examine trained models."""
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images to average over (1000)")
+    text, default = f"default: minisam-results/{folder}", Path("minisam-results") / folder
+    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=text)
+
+
+def load_models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
+    """The models by file name, and --images training images of the classes they know."""
+    dataset = load_images(args).first(n_train=args.images)
+    names = [path.stem for path in args.models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in args.models]
+    models = {name: load_model(path) for name, path in zip(names, args.models, strict=True)}
+    for model in models.values():
+        model.require_classes(dataset)
+    require_writable(args.out)
+    return models, dataset

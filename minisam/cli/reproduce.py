@@ -1,0 +1,109 @@
+"""`minisam reproduce`: run an experiment and write its report.
+
+An experiment is a preset of `minisam.study.experiments`, all of them (`--preset full`), or the runs of an earlier
+results.json (`--from`), whose numbers should come out the same to the last bit. Each finished run is kept at once, so
+an interrupted command goes on where it was.
+"""
+
+import argparse
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from minisam.checks import Count, require
+from minisam.cli.options import Commands, add_command, load_images
+from minisam.data import Dataset, load
+from minisam.kernels.threads import available_cores
+from minisam.study.comparison import Repeat, reproduce
+from minisam.study.executors import dask_executor
+from minisam.study.experiments import FULL, PRESETS, Experiment
+from minisam.training.environment import changes
+from minisam.training.files import require_writable
+
+JOBS = 4  # at most, unless --jobs says otherwise
+
+
+def add(commands: Commands) -> None:
+    """Declare the command and its options."""
+    parser = add_command(commands, "reproduce", "Compare SAM with Momentum, Adam and GD; write a report.", run)
+    parser.add_argument("--preset", choices=(*PRESETS, "full"), help="which comparison (quick)")
+    text = "repeat the runs of this file, and report any difference"
+    parser.add_argument("--from", type=Path, dest="before", metavar="results.json", help=text)
+    text = "default: minisam-results/…; an interrupted comparison continues from its folder"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (default: the preset's)")
+    text = f"runs at a time (here: {_jobs()}, one per core but at most {JOBS}; with --dask one per worker thread)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=text)
+    parser.add_argument("--dask", metavar="ADDRESS", help="train on the workers of this Dask scheduler: tcp://…")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run each part of the experiment and write its report; with --from, say what differs."""
+    from minisam.study.report import markdown, text_table, write_report
+    from minisam.study.whole import main_table, write_study
+
+    name, parts, repeat = _experiment(args)
+    datasets = {part: _images(args, part, experiment) for part, experiment in parts.items()}
+    if repeat:
+        repeat.require_same_images(datasets[name])
+    folder = args.out or Path("minisam-results") / ("full" if name == "full" else f"{datasets[name].name}-{name}")
+    require_writable(folder)
+    if repeat and (folder / "results.json").exists():
+        raise ValueError(f"{folder} already has results, which would only be read again: remove it, or choose --out")
+    found = {}
+    with ExitStack() as stack:
+        jobs, executor = _jobs(), None
+        if args.dask:
+            executor, jobs = stack.enter_context(dask_executor(args.dask))
+        jobs = jobs if args.jobs is None else args.jobs
+        how = {"jobs": jobs, "executor": executor, "folder": folder / "runs"}
+        for part, experiment in parts.items():
+            found[part], predictions = reproduce(experiment, datasets[part], part, **how)
+            where = folder / part if name == "full" else folder
+            report = write_report(where, found[part], predictions, datasets[part].y_test)
+            print(text_table(found[part]))
+            print(f"\nReport with pictures: {report}")
+    if name == "full":
+        print(f"\n{markdown(main_table(found))}\n\nThe whole study: {write_study(folder, found)}")
+    if repeat:
+        _say_what_differs(repeat, found[name])
+
+
+def _jobs() -> int:
+    return min(available_cores(), JOBS)
+
+
+def _experiment(args: argparse.Namespace) -> tuple[str, dict[str, Experiment], Repeat | None]:
+    """What to run: a name, the experiments by name (one, except for "full"), and the results to repeat, if any."""
+    if args.before is None:
+        repeat, name = None, args.preset or "quick"
+        parts = {part: PRESETS[part]() for part in (FULL if name == "full" else (name,))}
+    else:
+        if args.preset or args.seeds is not None:
+            raise ValueError("--from takes the preset and the seeds from its file: leave --preset and --seeds out")
+        repeat = Repeat.of(args.before)
+        name = f"{repeat.before['config'].get('preset')}-again"
+        parts = {name: repeat.experiment}
+    if args.seeds is not None:
+        require("seeds", args.seeds, Count)
+        parts = {part: replace(experiment, seeds=args.seeds) for part, experiment in parts.items()}
+    return name, parts, repeat
+
+
+def _images(args: argparse.Namespace, part: str, experiment: Experiment) -> Dataset:
+    """The images of the experiment's own data set, or else of the one asked for."""
+    if args.dataset and experiment.dataset not in (None, args.dataset):
+        raise ValueError(f"{part} needs {experiment.dataset}, got --dataset {args.dataset}")
+    dataset = load(experiment.dataset, args.data_dir) if experiment.dataset else load_images(args)
+    return dataset.first(max(arm.n_train for arm in experiment.arms), experiment.n_test)
+
+
+def _say_what_differs(repeat: Repeat, results: dict[str, Any]) -> None:
+    lines, n = repeat.differences(results), len(results["runs"])
+    if not lines:
+        print(f"\nAll {n} runs gave the same numbers, to the last bit.")
+        return
+    print("\n" + "\n".join(lines))
+    moved = "; ".join(changes(repeat.before["environment"], results["environment"]))
+    raise ValueError(f"{len(lines)} of {n} runs differ" + (f", perhaps because {moved}" if moved else ""))
