@@ -30,8 +30,11 @@ import numpy as np
 from minisam.data import Dataset, load
 from minisam.kernels import set_threads
 from minisam.study.comparison import IMAGES
+from minisam.study.executors import dask_executor
 from minisam.study.recipes import MATCHED, MLP, SAM, noisy
-from minisam.study.sweep import Outcome, Store, Task, dask_executor, run_all
+from minisam.study.store import Store
+from minisam.study.sweep import run_all
+from minisam.study.tasks import Outcome, Task
 from minisam.training.config import Config
 from minisam.training.environment import environment
 from minisam.training.files import replacing

@@ -1,7 +1,8 @@
 """minisam: neural networks and Sharpness-Aware Minimization by hand, in NumPy and Numba.
 
-Read it from the bottom up: `kernels.reference`, `nn.layers`, `nn.network`, `objective`,
-`optim.sam`; then `minisam.training.loop`, which trains with it.
+Read it from the bottom up: `kernels.reference`, `nn.dense`, `nn.network`, `objective`, `optim.sam`;
+then `training.loop`, which trains, and `study`, which compares. `import minisam` brings the book;
+`minisam.analysis`, `minisam.training` and `minisam.study` are imported by name.
 
 >>> import numpy as np
 >>> from minisam import SAM, BatchLoss, Linear, Momentum, ReLU, Sequential
@@ -16,12 +17,13 @@ Read it from the bottom up: `kernels.reference`, `nn.layers`, `nn.network`, `obj
 True
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-from minisam import nn, objective, optim
+from minisam import data, nn, objective, optim
+from minisam.data import *
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import *
 from minisam.objective import *
 from minisam.optim import *
 
-__all__ = [*nn.__all__, *objective.__all__, *optim.__all__, "get_threads", "set_threads"]
+__all__ = [*data.__all__, *nn.__all__, *objective.__all__, *optim.__all__, "get_threads", "set_threads"]

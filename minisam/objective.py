@@ -1,9 +1,9 @@
 """The objective: the one thing that passes between a network and an optimizer.
 
 An objective is a pure function of theta: the same bits for the same theta, however often it is
-called. An optimizer calls it as often as it likes, at points of its own choosing (SAM: at theta
-and at theta + ε̂), and never learns what a network or a batch is. Wrappers add penalties or
-average several objectives; they are objectives themselves, so they compose with every optimizer.
+called. An optimizer calls it as often as it likes, wherever it likes (SAM: at θ and at θ + ε̂), and
+never learns what a network or a batch is. Wrappers add penalties or average several objectives; they
+are objectives themselves, so they work with every optimizer.
 """
 
 import math
@@ -21,16 +21,16 @@ __all__ = ["Evaluation", "Mean", "Objective", "Penalised"]
 
 
 class Evaluation(NamedTuple):
-    """What an objective says of one theta."""
+    """An objective at one theta."""
 
     loss: float
     grad: Array  # (P,), the caller's own: SAM holds two at once
-    accuracy: float = math.nan  # fraction of examples classified right, where that has a meaning
-    stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for whoever keeps running ones
+    accuracy: float = math.nan  # fraction of examples classified correctly; NaN without classes
+    stats: Array = np.empty(0)  # BatchNorm's statistics of this batch, for the training loop
 
 
 class Objective:
-    """A differentiable function of theta, averaged over n examples; a surface in itself is one."""
+    """A differentiable function of theta, averaged over n examples (a surface counts as one)."""
 
     @property
     def n(self) -> int:
@@ -42,11 +42,11 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
     def value(self, theta: Array) -> float:
-        """The loss alone, which may cost less."""
+        """The loss alone: cheaper if there is no need for a gradient."""
         return self(theta).loss
 
     def hessian(self, theta: Array) -> HessianMap:
-        """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,), at theta as it is now: it may move later."""
+        """The map v ↦ H v with H = ∇²L(θ), for vectors v (P,). It stays at this theta even if theta moves."""
         raise NotImplementedError(f"{type(self).__name__} has no second derivatives")
 
     def split(self, m: int) -> "Sequence[Objective]":
@@ -55,7 +55,7 @@ class Objective:
 
 
 def weighted_sum(terms: Iterable[tuple[float, Sequence]]) -> list:
-    """Σ weight · record, entry by entry, in one pass: of Evaluations, say.
+    """Σ weight · record, entry by entry, for example of Evaluations, in one pass.
 
     >>> weighted_sum([(0.5, (1.0, 2.0)), (0.25, (4.0, 0.0))])
     [1.5, 1.0]

@@ -1,8 +1,8 @@
 """Keyed random numbers: every draw is a pure function of what it is for.
 
-A generator that advances has a state, which must be saved, restored and kept in step between runs
-that are to be compared. Here each use makes its own generator from (seed, stream, epoch, step):
-any step can be replayed alone, both passes of SAM see the same draw, and a resumed run needs
+A generator that advances has a state, which must be saved, restored, and kept in step between runs
+that are to be compared. Here each use makes its own generator from (seed, stream, epoch, step).
+So any step can be replayed alone, both passes of SAM see the same draw, and a resumed run needs
 nothing but its step number.
 """
 
@@ -26,7 +26,7 @@ class Stream(IntEnum):
 
 
 def keyed_rng(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> np.random.Generator:
-    """The generator of this seed, stream, epoch and step.
+    """The generator for this seed, stream, epoch and step.
 
     Raises:
         ValueError: a seed, epoch or step that is not an integer ≥ 0.

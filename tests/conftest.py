@@ -2,7 +2,7 @@ import pytest
 from hypothesis import settings
 
 from minisam import kernels
-from minisam.study import sweep
+from minisam.study import tasks
 
 settings.register_profile("minisam", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("minisam")
@@ -12,7 +12,7 @@ settings.load_profile("minisam")
 def _a_look_at_curvature():
     """Tests of sweeps ask whether curvature is measured, not how large it is: so measure it roughly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sweep.EFFORT, "tolerance", 0.5)
+        patch.setitem(tasks.EFFORT, "tolerance", 0.5)
         yield
 
 

@@ -136,7 +136,7 @@ def test_lines_around_two_solutions(trained, along):
 
 
 def test_toys_are_drawn(capsys, monkeypatch):
-    monkeypatch.setattr("minisam.study.geometry_plots.STEPS", 6)
+    monkeypatch.setattr("minisam.study.toy_plots.STEPS", 6)
     assert main(["toy", "--out", "t"]) == 0
     assert Path("t/toy.png").read_bytes().startswith(b"\x89PNG")
     assert Path("t/toy.gif").read_bytes().startswith(b"GIF8")

@@ -10,8 +10,8 @@ import pytest
 
 from minisam.data import synthetic
 from minisam.study.comparison import compare, reproduce, summarise
+from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import FULL, PRESETS, Setting, smoke
-from minisam.study.plots import PICTURES
 from minisam.study.recipes import BASELINES, MAIN, METHODS
 from minisam.study.report import WARNING, html_report, text_table, write_report
 

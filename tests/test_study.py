@@ -8,8 +8,8 @@ import pytest
 
 from minisam.data import synthetic
 from minisam.study.comparison import reproduce
+from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import FULL, PRESETS, smoke
-from minisam.study.plots import PICTURES
 from minisam.study.statistics import Interval
 from minisam.study.whole import CLAIMS, Claim, claims_table, flatness, flatness_parts, write_study
 

@@ -15,8 +15,10 @@ import pytest
 
 from minisam.data import synthetic
 from minisam.kernels import set_threads
-from minisam.study import run_all, sweep
-from minisam.study.sweep import Store, Task, dask_executor, work
+from minisam.study import run_all, sweep, tasks
+from minisam.study.executors import dask_executor
+from minisam.study.store import Store
+from minisam.study.tasks import Task, work
 from minisam.training import Config
 
 TINY = Config(epochs=2, batch_size=32)
@@ -36,7 +38,7 @@ def expected(dataset):
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch):
     """Like a worker that has not seen any data."""
-    monkeypatch.setattr(sweep, "_prepared", {})
+    monkeypatch.setattr(tasks, "_prepared", {})
 
 
 def numbers(outcomes):
@@ -90,10 +92,10 @@ def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(da
     images = dataset.x_train.nbytes + dataset.x_test.nbytes
     assert [size > images for size in there.sent] == [False, True, False, False]  # asked in vain, sent, known
     assert max(size for size in there.sent if size < images) < 1000  # a run is a few hundred bytes
-    sweep._prepared.clear()
+    tasks._prepared.clear()
     other = replace(dataset, x_train=255 - dataset.x_train, name="synthetic")  # a name is not enough
     assert numbers(run_all(CONFIGS, other, executor=Elsewhere())) == numbers(run_all(CONFIGS, other))
-    sweep._prepared.clear()
+    tasks._prepared.clear()
     known = Elsewhere()
     found = synthetic().first(64, 40)  # a worker draws it on its own
     run_all(CONFIGS, found, jobs=1, executor=known)
@@ -210,7 +212,7 @@ class Lost(Executor):
 
 
 def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
-    message = "a worker failed with SAM\\(Momentum\\), seed 1: SystemError connection lost; what is finished is kept"
+    message = "a worker failed with SAM\\(Momentum\\), seed 1: SystemError connection lost; finished runs are kept"
     with pytest.raises(RuntimeError, match=message):
         run_all(CONFIGS[1:2], dataset, executor=Lost())
 

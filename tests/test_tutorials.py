@@ -1,4 +1,4 @@
-"""The key equations of the lessons, evaluated as they are written, and what the library computes."""
+"""The key equations of the lessons, evaluated as written, against the library's results."""
 
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ LESSONS = sorted((Path(__file__).parents[1] / "tutorials").glob("[0-9][0-9]_*.py
 
 
 def equation(lesson: int, *texts: str) -> None:
-    """Insist that the lesson has it: who changes the one has to look at the other."""
+    """Assert that the lesson contains these formulas, so that neither changes without the other."""
     source = LESSONS[lesson - 1].read_text(encoding="utf-8")
     for text in texts:
         assert text in source
@@ -143,26 +143,28 @@ def test_5_the_gradient_of_sam_and_the_term_it_drops(objective):
 
 
 def test_6_to_first_order_sam_penalises_the_norm_of_the_gradient(objective):
-    """The error of the expansion falls with rho²."""
-    equation(6, r"\approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(w) + \rho\, \|\nabla L(w)\| \Big)")
-    net, x, y, loss, w = objective
-    g = loss(w).grad
-    Hg = net.linearize(w, x, y).hvp(g)
+    """The error of the expansion falls like rho²."""
+    equation(6, r"\approx g + \rho\, \frac{H g}{\|g\|} = \nabla\Big( L(\theta) + \rho\, \|\nabla L(\theta)\| \Big)")
+    net, x, y, loss, theta = objective
+    g = loss(theta).grad
+    Hg = net.linearize(theta, x, y).hvp(g)
     off = []
     for rho in (1e-3, 1e-4):
-        sam = loss(w + rho * g / np.linalg.norm(g)).grad
+        sam = loss(theta + rho * g / np.linalg.norm(g)).grad
         off.append(np.abs(sam - g - rho * Hg / np.linalg.norm(g)).max())
     assert off[0] < 1e-4
     assert off[1] == pytest.approx(off[0] / 100, rel=0.1)
     h = 1e-6
     norms = [
-        (np.linalg.norm(loss(w + e).grad) - np.linalg.norm(loss(w - e).grad)) / (2 * h) for e in h * np.eye(len(w))
+        (np.linalg.norm(loss(theta + e).grad) - np.linalg.norm(loss(theta - e).grad)) / (2 * h)
+        for e in h * np.eye(len(theta))
     ]
     np.testing.assert_allclose(Hg / np.linalg.norm(g), norms, atol=1e-6)
 
 
 def test_7_a_hessian_vector_product_is_the_slope_of_the_gradient(objective, rng):
-    equation(7, r"H v = \lim_{h \to 0} \frac{\nabla L(w + h v) - \nabla L(w)}{h}")
-    net, x, y, loss, w = objective
-    v, h = rng.standard_normal(len(w)), 1e-7
-    np.testing.assert_allclose(net.linearize(w, x, y).hvp(v), (loss(w + h * v).grad - loss(w).grad) / h, atol=1e-5)
+    equation(7, r"H v = \lim_{h \to 0} \frac{\nabla L(\theta + h v) - \nabla L(\theta)}{h}")
+    net, x, y, loss, theta = objective
+    v, h = rng.standard_normal(len(theta)), 1e-7
+    differences = (loss(theta + h * v).grad - loss(theta).grad) / h
+    np.testing.assert_allclose(net.linearize(theta, x, y).hvp(v), differences, atol=1e-5)

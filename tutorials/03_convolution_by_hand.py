@@ -131,7 +131,7 @@ for version in (conv2d_im2col, conv2d_reference, conv2d_compiled):
     assert off < 1e-5
 
 # %% [markdown]
-# > **Predict.** How many times as fast does each step make it?
+# > **Predict.** How much faster does each step make it?
 #
 # (A GFLOP is 10⁹ multiplications or additions. For all versions we count those in the definition, though Winograd's
 # algorithm needs only a quarter of the multiplications.)

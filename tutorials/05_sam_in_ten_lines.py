@@ -115,8 +115,8 @@ assert np.allclose(mine, its, atol=1e-6)
 
 # %% [markdown]
 # Easy to get wrong: there is one norm over *all* weights, not one for each layer; both gradients use the same
-# minibatch; the step is taken from $\theta$, not from $\theta + \hat\epsilon$; if $g = 0$, its norm must not be divided
-# by. Lesson 9 is a zoo of such mistakes.
+# minibatch; the step is taken from $\theta$, not from $\theta + \hat\epsilon$; if $g = 0$, do not divide by its norm.
+# Lesson 9 is a zoo of such mistakes.
 #
 # ## Does the dropped term matter?
 #

@@ -145,8 +145,8 @@ plt.show()
 #   an error of 75 % is uncertain by two percentage points.
 # - The minimum gets flatter under any strong penalty, not only under SAM: a network with small weights changes slowly,
 #   too. And the flattest need not be the best.
-# - Noise no longer than SAM's step would do nothing at all (lesson 5: random directions are flat), so it was tried at
-#   lengths many times larger. The *direction* is the whole point.
+# - Noise with the length of SAM's step would do nothing at all (lesson 5: random directions are flat), so it was tried
+#   at lengths many times larger. The *direction* is the whole point.
 #
 # So yes, SAM is a regulariser; it penalises slope, and the others penalise size or certainty. Whether that is worth two
 # gradients per step has to be measured: lesson 8.
@@ -154,7 +154,7 @@ plt.show()
 # ## Remember
 #
 # - To first order, SAM minimises $L + \rho \|\nabla L\|$.
-# - Compare a method with the alternatives *tuned with the same effort*, on images that were used for no choice.
+# - Compare a method with the alternatives *tuned with the same effort*, on images not used for tuning.
 # - Flatness can be had in several ways, and is not good in itself.
 #
 # ## Exercises

@@ -75,7 +75,8 @@ plt.show()
 # of all second derivatives. For 800,000 weights it has $6 \cdot 10^{11}$ entries, which no laptop can hold. But we
 # never need $H$, only $Hv$ for some vectors $v$; and $Hv$ is how the *gradient* changes along $v$:
 #
-# $$H v = \lim_{h \to 0} \frac{\nabla L(\theta + h v) - \nabla L(\theta)}{h} = \frac{\mathrm d}{\mathrm dh} \nabla L(\theta + hv)\Big|_{h=0}.$$
+# $$H v = \lim_{h \to 0} \frac{\nabla L(\theta + h v) - \nabla L(\theta)}{h}
+# = \frac{\mathrm d}{\mathrm dh} \nabla L(\theta + hv)\Big|_{h=0}.$$
 #
 # Differentiating backpropagation itself along $v$ gives exactly that, for the price of about two more gradients
 # (Pearlmutter 1994). Every layer of minisam has such *tangents*. For `Linear` they are the product rule. (`at` is where
@@ -227,6 +228,6 @@ A = A + A.T
 signs = rng.choice([-1.0, 1.0], (20_000, 4))
 estimate = np.mean(np.einsum("ni,ij,nj->n", signs, A, signs))
 print(f"estimated {estimate:.2f}, trace {np.trace(A):.2f}")
-# zᵀHz is the sum of all Hᵢⱼ zᵢ zⱼ. On average zᵢ zⱼ is 1 for i = j, being a square of ±1, and 0 otherwise, since the signs
-# are independent. So on average only the Hᵢᵢ are left.
+# zᵀHz is the sum of all Hᵢⱼ zᵢ zⱼ. On average zᵢ zⱼ is 1 for i = j, being a square of ±1, and 0 otherwise, since
+# the signs are independent. So on average only the Hᵢᵢ are left.
 assert abs(estimate - np.trace(A)) < 0.3

@@ -190,7 +190,7 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# At the largest $\rho$ training collapses in both pictures: the step up leads so far away that the gradient found there
+# At large $\rho$ training collapses in both pictures: the step up leads so far away that the gradient found there
 # says nothing about the loss at $\theta$.
 #
 # ### How many images climb together

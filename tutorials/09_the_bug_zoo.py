@@ -58,7 +58,7 @@ def cage(number):
 
 
 def reveal(number):
-    """Its name, what it does, and where it was seen."""
+    """Its name, its mistake, and where it was seen."""
     animal = EXHIBITS[number - 1].animal
     (mistake,) = re.findall(r"# MISTAKE: (.*)", source(animal))
     return f"**{number}. {animal.__name__}**: {mistake}\n\n" + re.sub(r"(?m)^ +", "", animal.__doc__)
@@ -123,8 +123,8 @@ assert all(curve[-1] < curve[0] for curve in curves.values())
 #
 # ## Properties
 #
-# What does a right implementation *always* do, whatever the network? The answer is no number, such as 0.123, but
-# statements: the perturbation has length $\rho$; theta comes back bit for bit; on a quadratic bowl the gradient is
+# What does a right implementation *always* do, whatever the network? A property is not "the loss is 0.123" but a
+# statement: the perturbation has length $\rho$; theta comes back bit for bit; on a quadratic bowl the gradient is
 # $H\theta + \rho H^2 \theta / \|H\theta\|$. Such a statement can be tried on many random cases, and it knows nothing of
 # how the code is written. Two of minisam's:
 
@@ -180,9 +180,10 @@ assert not table[-1].any(), "the right one is accused"
 # %%
 for exhibit in EXHIBITS:
     if exhibit not in judged:
-        print(f"{exhibit.animal.__name__:<28} {exhibit.property.__name__:<40} caught: {caught(exhibit.animal, exhibit.property)}, "
-              f"the right one: {caught(exhibit.right, exhibit.property)}")  # fmt: skip
-        assert caught(exhibit.animal, exhibit.property)
+        wrong_one, right_one = (caught(one, exhibit.property) for one in (exhibit.animal, exhibit.right))
+        print(f"{exhibit.animal.__name__:<28} {exhibit.property.__name__:<40} ", end="")
+        print(f"caught: {wrong_one}, the right one: {right_one}")
+        assert wrong_one
 
 # %% [markdown]
 # ## What were they?

@@ -1,8 +1,8 @@
 """The Hessian's spectrum from products H v alone: eigenvalues, trace, density.
 
-A network of a million parameters has a Hessian of 10¹² entries, which nobody writes down. All that
-is asked for here is `product`, the map v ↦ H v that `objective.hessian(theta)` returns, and `like`,
-an array whose length and dtype are those of its vectors: theta.
+The Hessian of a network with a million parameters has 10¹² entries, too many to write down. These
+functions need only `product`, the map v ↦ H v that `objective.hessian(theta)` returns, and `like`, a
+vector with the length and dtype of v, such as theta.
 """
 
 import math
@@ -19,7 +19,7 @@ from minisam.objective import HessianMap
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (k,), the largest |λ| first, their unit vectors (k, P), and ‖H v - λ v‖ (k,) as T tells it."""
+    """Eigenvalues (k,), the largest |λ| first; their unit vectors (k, P); and ‖H v - λ v‖ (k,), as estimated from T."""
 
     values: Array
     vectors: Array
@@ -27,7 +27,7 @@ class Spectrum(NamedTuple):
 
 
 class Density(NamedTuple):
-    """Where the eigenvalues lie (n,) and what fraction of them (n,): the weights sum to 1."""
+    """Where the eigenvalues lie (n,), and which fraction of them lies there (n,): the weights sum to 1."""
 
     nodes: Array
     weights: Array
@@ -43,8 +43,8 @@ class Density(NamedTuple):
 def power_iteration(product: HessianMap, like: Array, rng: Generator, steps: int = 100) -> tuple[float, Array]:
     """The eigenvalue of largest |λ| and its unit vector: v ← H v / ‖H v‖, λ = vᵀ H v.
 
-    The readable twin of `eigenvalues`. A component along another eigenvector shrinks by |λ₂ / λ₁| a
-    step: where the two are close that is slow, where they are opposite it never converges.
+    The readable twin of `eigenvalues`. With every step a component along another eigenvector shrinks by
+    |λ₂ / λ₁|. So convergence is slow if the two are close, and there is none if they are opposite.
 
     >>> from minisam.analysis.toy import Bowl
     >>> theta = np.ones(3)
@@ -68,10 +68,10 @@ def lanczos(product: HessianMap, like: Array, rng: Generator, steps: int) -> Ite
         β q_next = H q - α q - β' q_before,   α = qᵀ H q      (Lanczos 1950)
 
     T's eigenvalues approach H's from the ends of the spectrum inwards. In floating point Q would lose
-    its orthogonality as soon as one of them has converged, and find that one again and again; so every
-    new vector is made orthogonal to all before it, twice. Where H leads nowhere new (β = 0) it goes on
-    with a random vector, until m is `steps` or P. Q and T are views, which the next step extends; all of
-    Q takes steps · P numbers.
+    its orthogonality as soon as one of them has converged, and find that one again and again. So every
+    new vector is made orthogonal to all before it, twice. If H leads nowhere new (β = 0), a random vector
+    takes over, until m is `steps` or P. Q and T are views, which the next step extends; Q takes
+    steps · P numbers.
     """
     require("steps", steps, Count)
     m_max = min(steps, len(like))
@@ -99,8 +99,8 @@ def eigenvalues(
     """The k eigenvalues of largest |λ|, signs kept, with their vectors: from T's, by Lanczos' method.
 
     It stops after `steps` products, or once each residual r is below tolerance · |λ|. Some eigenvalue
-    of H lies within r of λ, and within r²/δ where the next is δ ≫ r away. That none of the k was passed
-    over is likely, not certain: of a multiple eigenvalue one copy is found for each β = 0.
+    of H lies within r of λ, and within r²/δ if the next one is δ ≫ r away. Probably, but not certainly,
+    none of the k leading ones was missed: each β = 0 finds one more copy of a multiple eigenvalue.
 
     Raises:
         ValueError: k, steps or tolerance not positive, k above steps or the number of parameters.
@@ -134,7 +134,7 @@ def trace(product: HessianMap, like: Array, rng: Generator, samples: int = 30) -
 
     >>> from minisam.analysis.toy import Bowl
     >>> theta = np.ones(3)
-    >>> trace(Bowl([1.0, -5.0, 2.0]).hessian(theta), theta, np.random.default_rng(0))  # exact where H is diagonal
+    >>> trace(Bowl([1.0, -5.0, 2.0]).hessian(theta), theta, np.random.default_rng(0))  # exact, as H is diagonal
     (-2.0, 0.0)
     """
     if samples < 2:
@@ -176,6 +176,6 @@ def _random_unit(like: Array, rng: Generator) -> Array:
 
 
 def _orthogonal(q: Array, Q: Array) -> Array:
-    for _ in range(2):  # what rounding leaves of the first time, the second removes
+    for _ in range(2):  # the second time removes what rounding left after the first
         q = q - (Q @ q) @ Q
     return q

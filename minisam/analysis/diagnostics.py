@@ -1,4 +1,4 @@
-"""What SAM's steps look like from inside, from numbers they compute anyway."""
+"""SAM's steps seen from inside, in numbers that they compute anyway."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from minisam.checks import Array
 from minisam.nn.network import Sequential
 from minisam.objective import Evaluation, HessianMap, Objective
 
-Call = tuple[Array, Evaluation]  # where the objective was asked, and what it said
+Call = tuple[Array, Evaluation]  # theta, and the objective there
 
 
 class Recorded(Objective):
-    """An objective that keeps its `calls`: what an optimizer asked for in one step.
+    """An objective that keeps its `calls`: all evaluations of an optimizer's step.
 
     >>> from minisam.analysis.toy import Bowl
     >>> recorded = Recorded(Bowl([1.0, 5.0]))
@@ -43,14 +43,14 @@ class Recorded(Objective):
 
 
 def diagnose(calls: Sequence[Call], net: Sequential) -> dict[str, Any]:
-    """What one step's calls say: always "gradient norm", ‖g‖ at θ. If it climbed from θ to θ + ε̂, also
+    """One step, summed up: always "gradient norm", ‖g‖ at θ. If the step climbed from θ to θ + ε̂, also
 
-        "cosine"          of the angle between g and the gradient at θ + ε̂, where neither is 0
+        "cosine"          of the angle between g and the gradient at θ + ε̂, if neither is 0
         "predicted rise"  gᵀε̂, which is ρ‖g‖ for one ascent in the L2 ball
         "measured rise"   L(θ + ε̂) - L(θ), in nats like the prediction
-        "share"           ‖ε̂_layer‖² / ‖ε̂‖² of every layer with parameters, by its place and name
+        "share"           ‖ε̂_layer‖² / ‖ε̂‖² of every layer with parameters, by its index and type
 
-    With micro-batches it is the mean over their climbs, of which each begins at θ again.
+    With micro-batches these are means over all climbs, each of which starts at θ again.
 
     >>> from minisam.analysis.toy import Bowl
     >>> from minisam.nn import Linear
@@ -81,7 +81,7 @@ def _diagnose_climb(climb: Sequence[Call], net: Sequential) -> dict[str, Any]:
 
 
 def mean_diagnosis(diagnoses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of each number, over the diagnoses that have it."""
+    """The mean of each number over the diagnoses that contain it."""
     mean: dict[str, Any] = {}
     for name in {name: None for one in diagnoses for name in one}:
         found = [one[name] for one in diagnoses if name in one]

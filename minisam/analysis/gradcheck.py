@@ -1,7 +1,7 @@
 """Is a gradient right? Compare it with differences of the function itself, on every index.
 
-A layer's outputs are weighted with a random cotangent c before they are summed to a number: with
-c = 1 mistakes cancel (softmax outputs sum to 1, so a backward that returns 0 would pass).
+A layer's outputs are weighted with a random cotangent c before they are summed to a number. With
+c = 1 mistakes could cancel: softmax outputs sum to 1, so a backward that returns 0 would pass.
 """
 
 from collections.abc import Callable
@@ -35,22 +35,22 @@ def numerical_gradient(f: Callable[[Array], float], x: Array, step: float = 1e-5
     return slope
 
 
-RESOLVED = 1e-4  # of gradients much smaller than this, differences of a function of size 1 are mostly rounding
+RESOLVED = 1e-4  # differences of a function of size 1 cannot resolve gradients much smaller than this
 
 
 def relative_error(actual: Array, expected: Array, floor: float = 0.0) -> float:
-    """The largest difference over max(max |expected|, floor); not divided where that is 0."""
+    """The largest difference, divided by max(max |expected|, floor) unless that is 0."""
     scale = np.abs(expected).max(initial=floor)
     difference = np.abs(np.asarray(actual) - expected).max(initial=0.0)
     return float(difference / scale) if scale else float(difference)
 
 
 def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running=None) -> float:
-    """The largest relative error of a layer's gradients, by input and by every parameter.
+    """The largest relative error of a layer's gradients, with respect to its input and every parameter.
 
     x is (N, *input_shape) float64, params are float64 arrays of the layer's param_shapes. Keep x
-    away from kinks (0 for ReLU, ties for a maximum): there no gradient is right. With `running`
-    statistics it is evaluation that is checked, else training.
+    away from kinks (0 for ReLU, ties for a maximum): no gradient is right there. With `running`
+    statistics this checks evaluation, otherwise training.
 
     >>> from minisam.nn import Linear
     >>> rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
     """
     y, cache = layer.forward(params, x, Env(key=(0,), running=running))
     cotangent = rng.standard_normal(y.shape)
-    # What a backward forgets to assign must not be right by accident.
+    # A gradient that is never assigned must not be right by accident.
     grads = [np.full_like(param, np.nan) for param in params]
     dx = layer.backward(params, cache, cotangent, grads, Env())
 
@@ -82,10 +82,10 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
 
 
 def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running=None) -> float:
-    """The largest relative error of a layer's tangents: R{y} and, of its backward, R{dx} and R{dparams}.
+    """The largest relative error of a layer's tangents: the rates of y, of dx and of every parameter's gradient.
 
-    Everything moves along random directions at once, dy included; the passes themselves are
-    differenced, with error O(h⁴). Arguments as for `gradcheck`.
+    Everything moves along random directions at once, dy included, and the rates are compared with
+    differences of forward and backward, whose error is O(h⁴). Arguments as for `gradcheck`.
 
     >>> from minisam.nn import Tanh
     >>> rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
 
 
 def losscheck(loss: Loss, outputs: Array, y: Array) -> float:
-    """The relative error of a loss's gradient by the outputs (N, n_out) float64, and of its tangent.
+    """The relative error of a loss's gradient with respect to the outputs (N, n_out) float64, and of its tangent.
 
     >>> from minisam.nn import MeanSquaredError
     >>> losscheck(MeanSquaredError(), np.eye(2), np.ones((2, 2))) < 1e-8

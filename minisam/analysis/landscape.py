@@ -1,4 +1,4 @@
-"""The loss along lines and across planes of weight space, and where a training went in it."""
+"""The loss along lines and across planes of weight space, and the path of training through it."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from minisam.objective import Objective
 
 
 def filter_normalized(net: Sequential, theta: Array, rng: np.random.Generator) -> Array:
-    """A random direction (P,), filter by filter as long as theta is (Li et al. 2018, section 4).
+    """A random direction (P,), each filter scaled to the norm of theta's (Li et al. 2018, section 4).
 
         d[…, f] ← d[…, f] ‖W[…, f]‖ / ‖d[…, f]‖      for every output f of every weight W
 
-    ReLU networks compute the same after weights are scaled up in one layer and down in the next; so
-    steps of equal length say nothing, steps relative to the filters do. Vectors (biases, γ and β of
+    A ReLU network computes the same after weights are scaled up in one layer and down in the next. So
+    steps of equal length mean nothing; steps relative to the filters do. Vectors (biases, γ and β of
     BatchNorm) stay where they are.
 
     >>> from minisam.nn import Linear
@@ -35,7 +35,7 @@ def filter_normalized(net: Sequential, theta: Array, rng: np.random.Generator) -
 
 
 def line(objective: Objective, theta: Array, direction: Array, t: Array) -> Array:
-    """L(θ + t d) for every t (n,). With d = θ' - θ, t from 0 to 1 leads to another solution.
+    """L(θ + t d) for every t (n,). With d = θ' - θ, t from 0 to 1 leads to the solution θ'.
 
     >>> from minisam.analysis.toy import Bowl
     >>> line(Bowl([2.0]), np.array([1.0]), np.array([-1.0]), np.array([0.0, 1.0])).tolist()
@@ -49,11 +49,11 @@ def plane(
 ) -> Array:
     """L(θ + a u + b v): a row (len(a),) for every b.
 
-    What `known` has of an earlier, interrupted call is not computed again: rows without NaN. After
-    each row keep(losses) is called with all of them, NaN where they are not known yet.
+    `known` holds the losses of an earlier, interrupted call: its rows without NaN are not computed
+    again. After each row keep(losses) is called with all losses, NaN for those not computed yet.
 
     Raises:
-        ValueError: a u or v unlike theta, or not finite; known of another shape.
+        ValueError: u or v is not like theta, or not finite; known has another shape.
     """
     for name, direction in {"u": u, "v": v}.items():
         if direction.shape != theta.shape or not np.isfinite(direction).all():
@@ -79,7 +79,7 @@ class Plane(NamedTuple):
 
 @single_threaded_blas()
 def pca_plane(thetas: Array, origin: Array) -> Plane:
-    """The plane through origin (P,) that the path thetas (n, P) stays nearest to (Li et al. 2018, section 7).
+    """The plane through origin (P,) nearest to the path thetas (n, P) (Li et al. 2018, section 7).
 
     Raises:
         ValueError: fewer than three points, or a path that stays on a line.

@@ -1,4 +1,4 @@
-"""How sharp is a minimum? How far the loss rises within rho of it: at worst, after SAM's step, on average."""
+"""How sharp is a minimum? How much the loss rises within rho of it: at worst, after SAM's step, at random."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from minisam.objective import Objective
 
 
 class Sharpness(NamedTuple):
-    """Rises of the loss, in its own units (nats for cross-entropy)."""
+    """Rises of the loss, in the loss's units (nats for cross-entropy)."""
 
     one_step: float  # L(θ + ε̂) - L(θ) with SAM's ε̂
     worst: Array  # (steps,): the largest found after 1, 2, … steps of ascent
@@ -27,9 +27,9 @@ def sharpness(
 
         δ ← Π(δ + ρ T g / ‖T g‖),   g = ∇L at θ + T δ,   Π the nearest point of the ball
 
-    T = 1 is the ball of SAM (Foret et al. 2021); with `eta`, T = |θ| + eta is that of ASAM, in which layers
-    may be scaled against each other as long as eta is small beside the weights (Kwon et al. 2021). The
-    ascent starts from δ = 0, whose first step is SAM's own, and from starts - 1 random points of the
+    T = 1 gives SAM's ball (Foret et al. 2021). With `eta`, T = |θ| + eta gives ASAM's, which allows for
+    layers scaled against each other if eta is small beside the weights (Kwon et al. 2021). The ascent
+    starts from δ = 0, where the first step is SAM's own, and from starts - 1 random points on the
     sphere. A loss that is not finite counts as a rise of ∞. theta is (P,).
 
     Raises:
@@ -37,7 +37,7 @@ def sharpness(
 
     >>> from minisam.analysis.toy import Bowl
     >>> found = sharpness(Bowl([1.0, 9.0]), np.array([1.0, 0.0]), rho=1.0, rng=np.random.default_rng(0))
-    >>> found.one_step, round(float(found.worst[-1]), 3)  # along the axis 1.5; the other one is the steeper
+    >>> found.one_step, round(float(found.worst[-1]), 3)  # 1.5 along its own axis; the other axis is steeper
     (1.5, 4.562)
     """
     for name, number in {"rho": rho, "eta": 1.0 if eta is None else eta}.items():

@@ -84,15 +84,15 @@ class TwoMinima(Objective):
 
 
 class Path(NamedTuple):
-    """Where an optimizer was, n steps long."""
+    """The path of an optimizer, n steps long."""
 
     thetas: Array  # (n + 1, P)
-    worst: Array  # (n, P): where each step's gradient was taken, θ + ε̂ for SAM
+    worst: Array  # (n, P): where each step took its gradient, θ + ε̂ for SAM
     losses: Array  # (n,) at thetas[:-1]
 
 
 def run(optimizer: Optimizer, surface: Objective, start: Sequence[float], steps: int) -> Path:
-    """`steps` steps from `start` (P,), in float64; returns every point on the way.
+    """Take `steps` steps from `start` (P,), in float64; return every point on the way.
 
     >>> from minisam.optim import GD
     >>> run(GD(lr=0.5), Bowl([1.0, 1.0]), (4.0, 0.0), steps=2).thetas[:, 0].tolist()

@@ -15,10 +15,10 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw the paths (toy.png), and SAM's race against GD as an animation (toy.gif)."""
-    from minisam.study import geometry_plots, plots
+    from minisam.study import plots, toy_plots
 
     require_writable(args.out)
-    plots.save(args.out / "toy.png", geometry_plots.toys())
+    plots.save(args.out / "toy.png", toy_plots.toys())
     with replacing(args.out / "toy.gif") as temporary:
-        geometry_plots.animation(temporary)
+        toy_plots.animation(temporary)
     print(f"Paths in {args.out / 'toy.png'}, SAM's race against GD in {args.out / 'toy.gif'}")

@@ -86,11 +86,11 @@ def _checkpoints(args: argparse.Namespace) -> Checkpoints | None:
 
 def _show_diagnostics(history: list[dict[str, Any]], file: Path) -> None:
     """Print the diagnostics of the last epoch, and draw them for all epochs."""
-    from minisam.study import plots
+    from minisam.study import geometry_plots
 
     for name, value in history[-1]["diagnostics"].items():
         numbers = value if isinstance(value, dict) else {"": value}
         print(f"  {name:<15}", ", ".join(f"{key} {number:.4g}".strip() for key, number in numbers.items()))
     with replacing(file) as temporary:
-        plots.diagnostics(history).savefig(temporary, dpi=120)
+        geometry_plots.diagnostics(history).savefig(temporary, dpi=120)
     print(f"Diagnostics: of the last epoch above, of every epoch in {file}")

@@ -14,12 +14,12 @@ from minisam.rng import Stream, keyed_rng
 
 
 def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:
-    """Indices (n_classes · n_per_class,) of a random subset with as many examples of each class.
+    """Indices (n_classes · n_per_class,) of a random subset with n_per_class examples of each class.
 
     y is (N,) integers. The indices are sorted.
 
     Raises:
-        ValueError: no labels; n_per_class < 1, or more than the rarest class has.
+        ValueError: no labels; n_per_class < 1, or larger than the rarest class.
 
     >>> y = np.array([0, 1, 0, 1, 1])
     >>> y[stratified(y, 2)].tolist().count(0)
@@ -36,9 +36,9 @@ def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:
 
 
 def redraw_labels(y: Array, fraction: float, n_classes: int, seed: int = 0) -> Array:
-    """A copy of y (N,) in which a fraction of the labels was redrawn uniformly from all classes.
+    """A copy of y (N,) with a fraction of the labels redrawn uniformly from all classes.
 
-    Exactly round(fraction · N) labels, chosen at random, are redrawn; one in n_classes of those
+    Exactly round(fraction · N) labels, chosen at random, are redrawn; one in n_classes of them
     stays right by chance.
 
     Raises:
@@ -73,7 +73,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: Array) -> "Normalisation":
-        """The normalisation that gives these images mean 0 and variance 1 in each channel; a constant one becomes 0."""
+        """The normalisation that gives these images mean 0 and variance 1 per channel (a constant one becomes 0)."""
         mean = images.mean(axis=(0, 1, 2), dtype=np.float64)
         square = np.mean([np.square(x, dtype=np.float64).mean(axis=(0, 1)) for x in images], axis=0)
         std = np.sqrt(np.maximum(square - mean**2, 0))
@@ -89,7 +89,7 @@ class Normalisation:
 
 
 def augment(x: Array, rng: np.random.Generator, pad: int = 4) -> Array:
-    """Mirror every other image at random, and shift each by up to `pad` pixels; zeros move in.
+    """Flip each image with probability ½ and shift it by up to `pad` pixels, zeros filling the gap.
 
     x (N, H, W, C) is not changed. This is the flip and padded crop of CIFAR training (He et al.
     2016); zero is the mean colour of normalised images.
@@ -113,7 +113,7 @@ class Batches(Checked):
     """Shuffled minibatches of x (N, …) and y (N, …); the last one of an epoch may be smaller.
 
     Raises:
-        ValueError: x and y of different length, batch_size not from 1 to N.
+        ValueError: x and y of different lengths, or batch_size not from 1 to N.
 
     >>> batches = Batches(np.arange(5.0), np.arange(5), batch_size=2, seed=0)
     >>> [len(x) for x, y in batches.epoch(0)], len(batches)

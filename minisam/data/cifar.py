@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read exactly as their authors distribute them.
 
-An experiment starts from the official files, however someone happens to keep them: the binary or
-the Python (pickle) version, the original .tar.gz or unpacked, complete or only the first records.
-Archives are read in place, member by member, and never unpacked to disk.
+An experiment starts from the official files, in any form: the binary or the Python (pickle) version,
+the original .tar.gz or unpacked, complete or only the first records. Archives are read in place,
+member by member, and never unpacked to disk.
 """
 
 import gzip
@@ -18,7 +18,7 @@ import numpy as np
 from minisam.data.dataset import Dataset
 from minisam.data.records import Labels, binary_records, class_names, pickle_records
 
-LARGEST = 1 << 28  # bytes a member may claim to have; the largest official one has 155 MB
+LARGEST = 1 << 28  # bytes that a member may claim to have; the largest official one has 155 MB
 
 
 class Layout(NamedTuple):
@@ -53,7 +53,7 @@ LABELS = {
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloads, the operating system's cache of this user."""
+    """Return the folder for downloads, in the user's cache."""
     import pooch  # takes longer to import than the rest of this package
 
     return Path(pooch.os_cache("minisam"))
@@ -62,18 +62,18 @@ def cache_dir() -> Path:
 def find_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Path | None:
     """Return the first folder or archive with the data set, or None.
 
-    `data_dir` may be that folder, that archive, or the folder they are in. Without it the
-    environment variable MINISAM_DATA and then the cache are searched. `Raises` ValueError for an
-    unknown name: it is "cifar10", "cifar100" or "cifar100-coarse".
+    `data_dir` may be that folder or archive, or the folder that contains it. Without it the
+    environment variable MINISAM_DATA and then the cache are searched. Raises ValueError unless the
+    name is "cifar10", "cifar100" or "cifar100-coarse".
     """
     return next((path for path, _ in _search(name, data_dir)), None)
 
 
 def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Read "cifar10", "cifar100" (100 classes) or "cifar100-coarse" (20) from `find_cifar`'s place.
+    """Read "cifar10", "cifar100" (100 classes) or "cifar100-coarse" (20) from where `find_cifar` finds it.
 
-    Images are uint8 (N, 32, 32, 3), labels int64 (N,), both in the files' order. `Raises`
-    FileNotFoundError if there are none, ValueError naming the file if one is damaged.
+    Images are uint8 (N, 32, 32, 3), labels int64 (N,), both in the files' order. Raises
+    FileNotFoundError if there are none, and ValueError naming the file if one is damaged.
     """
     for path, layout in _search(name, data_dir):
         return _load(name, path, layout)
@@ -84,7 +84,7 @@ def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
 
 
 def available(data_dir: str | os.PathLike | None = None) -> Iterator[tuple[Path, Dataset]]:
-    """What `load_cifar` can read and where it is, in the order of its search; `Raises` what it raises."""
+    """Every data set that `load_cifar` can read, with its place, in search order; raises the same errors."""
     for name in LABELS:
         for path, layout in _search(name, data_dir):
             yield path, _load(name, path, layout)
@@ -134,7 +134,7 @@ def _load(name: str, path: Path, layout: Layout) -> Dataset:
 
 
 def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the contents of those wanted files that are in the folder or archive at path."""
+    """Return the contents of the wanted files that exist in the folder or archive at path."""
     if path.is_dir():
         return {file: (path / file).read_bytes() for file in wanted if (path / file).is_file()}
     members = {f"{folder}/{file}": file for file in wanted}

@@ -1,8 +1,8 @@
-"""What every data set looks like to the rest of minisam: images, labels, and where they came from.
+"""A data set: images, labels, and where they came from.
 
 Readers and generators return a `Dataset`; training code sees nothing else. Its checksum identifies
-the numbers that were used, not the file that held them, so two people can tell whether they ran
-the same experiment although one has the full archive and the other a subset.
+the numbers that were used, not the file that held them. So two people can tell whether they ran the
+same experiment, even if one has the full archive and the other a subset.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ class Dataset:
     """Training and test images with their labels.
 
     x_train (N, 32, 32, 3) and x_test (M, 32, 32, 3) are uint8, NHWC; y_train (N,) and y_test (M,)
-    are int64 indices into `classes`. `source` says what was read, "embedded" if nothing was.
+    are int64 indices into `classes`. `source` names the files, or is "embedded" if there were none.
 
     >>> x, y = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
     >>> data = Dataset("synthetic", "embedded", ("a", "b", "c"), x, y, x[:2], y[:2])
@@ -43,11 +43,11 @@ class Dataset:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of all images and labels in hexadecimal: the same numbers, the same checksum."""
+        """SHA-256 of all images and labels, in hexadecimal: the same numbers have the same checksum."""
         digest = hashlib.sha256()
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
-            # Shapes go in too, or moving records from one part to the next would go unnoticed;
-            # little-endian, or the answer would depend on the machine.
+            # Shapes go in, too, or moving records from one part to the next would go unnoticed.
+            # Little-endian, or the checksum would depend on the machine.
             digest.update(repr(array.shape).encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
@@ -55,7 +55,7 @@ class Dataset:
     def first(self, n_train: int | None = None, n_test: int | None = None) -> "Dataset":
         """Return the first n_train and n_test records as views; None keeps them all.
 
-        Raises ValueError if fewer than 1 or more than there are is asked for.
+        Raises ValueError for a number below 1 or above the number of records.
         """
         for argument, n, y in (("n_train", n_train, self.y_train), ("n_test", n_test, self.y_test)):
             if n is not None and not 1 <= n <= len(y):

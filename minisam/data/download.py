@@ -1,7 +1,7 @@
 """Downloading CIFAR from its authors, once, into the cache that `load_cifar` searches.
 
-The file appears under its final name only after its checksum has been verified, so whatever is in
-the cache is whole: an interrupted download leaves nothing a later run would trust.
+A file appears under its final name only after its checksum has been verified. So every file in the
+cache is whole, and an interrupted download leaves nothing that a later run would trust.
 """
 
 from functools import partial
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from minisam.data.cifar import cache_dir
 
-TIMEOUT = 30.0  # seconds to wait for a connection, and then for each next piece of data
+TIMEOUT = 30.0  # seconds to wait for a connection, and for each piece of data
 
 
 HOME = "https://www.cs.toronto.edu/~kriz/"
-ARCHIVES = {  # where they are, and the MD5 checksums that its page cifar.html states
+ARCHIVES = {  # their addresses, and the MD5 checksums stated on the page cifar.html
     "cifar10": (HOME + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
     "cifar100": (HOME + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
 }
@@ -22,9 +22,9 @@ ARCHIVES = {  # where they are, and the MD5 checksums that its page cifar.html s
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Download "cifar10" (162 MB) or "cifar100" (161 MB) unless it is there; return the archive.
 
-    `progress` draws a bar on standard error. `Raises` OSError if the connection is refused, breaks
-    or stalls for TIMEOUT seconds, or the server answers with an error; ValueError if the name is
-    unknown or the checksum wrong. Either way the cache is as before.
+    `progress` draws a bar on standard error. Raises OSError if the connection is refused, breaks or
+    stalls for TIMEOUT seconds, or if the server answers with an error; ValueError if the name is
+    unknown or the checksum wrong. In all these cases the cache stays as it was.
     """
     if name not in ARCHIVES:
         raise ValueError(f"name: expected one of {', '.join(ARCHIVES)}, got {name!r}")
@@ -44,7 +44,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
 
 def _download(url: str, path: str, _: object, progress: bool) -> None:
-    """Write what is at url to path, where pooch verifies it: pooch's own leaves sockets open."""
+    """Write the contents of url to path, where pooch verifies it (pooch's own downloader leaves sockets open)."""
     import requests
     from tqdm import tqdm
 

@@ -1,8 +1,8 @@
 """From the bytes of one CIFAR file to arrays: the binary records, and pickles read as plain data.
 
 A pickle is a program: the standard loader calls whatever functions the file names. This one builds
-arrays, lists, dictionaries, strings and numbers and refuses the rest, so that a data set
-somebody passed on can be opened without trusting them.
+arrays, lists, dictionaries, strings and numbers and refuses everything else, so a data set can be
+opened without trusting its source.
 """
 
 import io
@@ -11,24 +11,24 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-PIXELS = 3 * 32 * 32  # bytes an image: its red plane, then green, then blue
+PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
 
 
 class Labels(NamedTuple):
-    """Where the labels of one data set are, in either version."""
+    """Where the labels of a data set are, in its binary and its pickle version."""
 
     n_classes: int
-    byte: int  # binary: a record's label is this one …
-    n_bytes: int  # … of so many bytes before its image
+    byte: int  # binary: which byte of a record is the label …
+    n_bytes: int  # … and how many bytes precede the image
     names_file: str
-    key: str  # pickle: the key of the labels, and that of the class names
-    names_key: str
+    key: str  # pickle: the key of the labels
+    names_key: str  # and the key of the class names
 
 
 def binary_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     """Return the images (N, 3072) uint8 and labels (N,) int64 of a binary file's contents.
 
-    `where` names the file in errors. `Raises` ValueError if these are not whole, valid records.
+    `where` names the file in errors. Raises ValueError if these are not whole, valid records.
     """
     size = labels.n_bytes + PIXELS
     if not raw or len(raw) % size:
@@ -38,7 +38,7 @@ def binary_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, 
 
 
 def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same as `binary_records`, and raise the same, for a pickle's contents."""
+    """Return and raise the same as `binary_records`, for a pickle's contents."""
     content = unpickle(raw, where)
     x, y = _entry(content, "data", where), _entry(content, labels.key, where)
     if not isinstance(x, np.ndarray) or not x.size or x.shape[1:] != (PIXELS,):
@@ -51,7 +51,7 @@ def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, 
 def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tuple[str, ...]:
     """Return the class names from the contents of a text or pickle file.
 
-    `Raises` ValueError if there are not exactly as many as classes.
+    Raises ValueError unless there is exactly one per class.
     """
     names = _entry(unpickle(raw, where), labels.names_key, where) if is_pickle else raw.decode(errors="replace").split()
     if not isinstance(names, list) or len(names) != labels.n_classes:
@@ -93,7 +93,7 @@ def _text(string: Any) -> str:
 
 
 class _Inert:
-    """What a pickle gets for an array, a dtype and their types: it remembers, and does nothing."""
+    """Stands in for an array, a dtype and their types in a pickle: it remembers its arguments and does nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -114,9 +114,9 @@ INERT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstr
          "numpy.ndarray", "numpy.dtype")  # fmt: skip
 
 
-# The Unpickler written in Python: its C twin allocates whatever size a damaged file claims.
+# The unpickler written in Python: its C twin allocates whatever size a damaged file claims.
 class _PlainUnpickler(pickle._Unpickler):
-    # But it, too, makes a bytearray before it reads one. NumPy has none in its pickles.
+    # It, too, would allocate a bytearray before reading one, but NumPy's pickles contain none.
     dispatch: ClassVar = {
         code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
     }
@@ -137,8 +137,8 @@ class _PlainUnpickler(pickle._Unpickler):
 def unpickle(raw: bytes, where: str) -> dict[str, Any]:
     """Return a pickled dictionary of uint8 arrays, lists, strings and numbers, and nothing else.
 
-    Pickles of Python 2 and 3 can be read; keys become str. `Raises` ValueError naming the file
-    (`where`) and what it tried to load, without having loaded it.
+    Pickles of Python 2 and 3 can be read; keys become str. Raises ValueError naming the file (`where`)
+    and the function that it tried to load, which is never loaded.
 
     >>> unpickle(pickle.dumps({"labels": [3, 1]}), "data_batch_1")
     {'labels': [3, 1]}

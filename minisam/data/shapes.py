@@ -1,10 +1,10 @@
 """Ten kinds of shapes, drawn by formula: a data set that needs no file and no network.
 
-Photographs are better (`minisam.data.cifar`), but somebody has to have them. These pictures have
-the size and the types of CIFAR's and none of its contents; what they share with photographs is what
-makes training worth watching. The class is the outline of the largest shape, which a convolution
-finds wherever it lies; colours only hint at it, and a network on flattened pixels leans on them.
-Four thousand pictures are few enough to be learnt by heart: overfitting shows in a minute.
+Photographs are better (`minisam.data.cifar`), but they have to be downloaded. These pictures have the
+size and types of CIFAR's, and none of its contents. They share with photographs what makes training
+worth watching. The class is the outline of the largest shape, which a convolution finds wherever it
+lies; colours only hint at it, and a network on flattened pixels relies on them. Four thousand
+pictures are few enough to be learnt by heart, so overfitting shows in a minute.
 
 A picture is painted back to front: a plain background, a small shape of any class as a distraction,
 the shape that counts, grain. All of it is arithmetic on whole blocks of pictures, whose canvas is

@@ -1,4 +1,4 @@
-"""Which images a run uses: CIFAR where it is found, else the embedded stand-in."""
+"""Which images a run uses: CIFAR if it is found, otherwise the embedded stand-in."""
 
 import os
 
@@ -10,10 +10,10 @@ DATASETS = (*LABELS, "synthetic")
 
 
 def load(name: str | None = None, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """A data set by name; without a name, CIFAR-10 where it is found, else the synthetic set.
+    """A data set by name; without a name, CIFAR-10 if it is found, otherwise the synthetic set.
 
-    CIFAR is searched in data_dir, else in MINISAM_DATA and then in the user's cache. A data_dir
-    that was asked for is never replaced by synthetic images.
+    CIFAR is looked for in data_dir if that is given, otherwise in MINISAM_DATA and then in the user's
+    cache. With a data_dir, missing images are an error and never replaced by synthetic ones.
 
     Raises:
         FileNotFoundError: the named data set is not there.

@@ -11,5 +11,5 @@ from minisam.kernels.vector import adam_update, add_scaled, dot, momentum_update
 __all__ = [
     "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "channel_affine", "channel_sums", "conv2d",
     "conv2d_input_grad", "conv2d_weight_grad", "dot", "get_threads", "matmul", "max_pool2d", "max_pool2d_grad",
-    "max_pool2d_picked",     "momentum_update", "norm", "relu", "relu_grad", "set_threads",
+    "max_pool2d_picked", "momentum_update", "norm", "relu", "relu_grad", "set_threads",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Compile the hot loops, once per machine, and say so.
+"""Compile the hot loops, once per machine, and say so. (A first reading may skip this chapter.)
 
 A kernel is a plain Python function over blocks of arrays. Its signature is written with T for the
 floating-point type, and `name[dtype]` is its machine code for that type. The first such look-up
@@ -12,7 +12,6 @@ from collections.abc import Callable, Set
 
 import numba
 import numpy as np
-from tqdm import tqdm
 
 _kernels: list["Kernel"] = []
 _compiled: set[np.dtype] = set()
@@ -52,6 +51,8 @@ def compile_all(dtype: np.dtype) -> None:
     """
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"minisam computes in float32 or float64, got {dtype}")
+    from tqdm import tqdm  # only now: `import minisam` should be quick
+
     with _lock:
         if dtype not in _compiled and not numba.config.DISABLE_JIT:
             label = f"compiling the {dtype.name} kernels (once; kept on disk)"

@@ -1,9 +1,9 @@
-"""One thread pool for everything.
+"""One thread pool for everything. (A first reading may skip this chapter: `parallel` is a loop.)
 
 A network's step is a chain of short loops over blocks: some rows of a matrix, some images of a
-batch. The blocks are cut by shapes alone, each is computed by one thread, and partial sums are
-added in block order; so the result has the same bits on one thread and on sixteen. Inside a block
-BLAS must stay on its own thread: two pools on the same cores wait for each other.
+batch. The blocks follow from the shapes alone, each is computed by one thread, and partial sums are
+added in block order. So the result has the same bits on one thread and on sixteen. Inside a block
+BLAS must not start threads of its own: two pools on the same cores wait for each other.
 """
 
 import itertools
@@ -27,12 +27,12 @@ _SPINS = 1 << 20  # looks at a counter, some 300 µs, before a waiting thread go
 
 
 def available_cores() -> int:
-    """Cores this process may use.
+    """The number of cores that this process may use.
 
     >>> available_cores() >= 1
     True
     """
-    # Linux: what taskset or a batch system left us
+    # on Linux, taskset or a batch system may have restricted us
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,7 +41,7 @@ _local = threading.local()
 
 
 def get_threads() -> int:
-    """Threads the kernels use: `set_threads`, else OMP_NUM_THREADS, else every available core."""
+    """Threads that the kernels use: from `set_threads`, otherwise OMP_NUM_THREADS, otherwise all available cores."""
     if _n_threads is not None:
         return _n_threads
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the outermost level's
@@ -64,7 +64,7 @@ def set_threads(n: int) -> None:
 
 @intrinsic
 def _load(typing_context, counter):
-    """counter[0], read anew each time: an ordinary load would leave the loop below."""
+    """counter[0], read anew each time: the compiler would move an ordinary load out of the loop below."""
 
     def generate(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -74,7 +74,7 @@ def _load(typing_context, counter):
 
 
 def _spin(counter, value, most):
-    """Wait until counter[0] ≥ value, but not for ever."""
+    """Wait until counter[0] ≥ value, but not forever."""
     while most > 0 and _load(counter) < value:
         most -= 1
 
@@ -82,12 +82,12 @@ def _spin(counter, value, most):
 class _Pool:
     """Threads that take work from a queue.
 
-    To wake a sleeping thread takes longer than many a loop here, so whoever waits first spins: it
-    looks at a counter, again and again. The queues decide what is done; spinning only saves time.
+    Waking a sleeping thread takes longer than many of the loops here, so a waiting thread first spins:
+    it looks at a counter, again and again. The queues decide what is done; spinning only saves time.
     """
 
     def __init__(self, n_threads: int) -> None:
-        # Python's own loop would keep the global lock: without the compiler, nobody spins.
+        # A loop in plain Python would hold the global lock: without the compiler, no thread spins.
         compile_now = numba.njit("void(i8[::1], i8, i8)", nogil=True, cache=True)
         self.spin = (lambda *_: None) if numba.config.DISABLE_JIT else compile_now(_spin)
         self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -104,7 +104,7 @@ class _Pool:
             self.tasks.get()()
 
     def run(self, work: Callable[[], None], n_helpers: int) -> None:
-        """Run work in the calling thread and in n_helpers others; raise what one of them raised."""
+        """Run work in the calling thread and in n_helpers others; raise the first error of any of them."""
         outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
         finished = np.zeros(1, np.int64)
 
@@ -145,9 +145,9 @@ _blas_threads: list[int] = []  # before the first caller
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Within it BLAS starts no threads of its own; after the last caller it may do as before.
+    """A context in which BLAS starts no threads of its own; when the last caller leaves, the old limit returns.
 
-    Every `parallel` is such a caller. A loop that is one too saves them asking the library.
+    Every `parallel` enters it. An outer loop that enters it first spares them asking the library.
     """
     global _blas_callers, _blas_threads
     with _blas_lock:
@@ -166,8 +166,8 @@ def single_threaded_blas() -> Iterator[None]:
 
 def _limit_blas(n_threads: list[int]) -> None:
     for library, n in zip(_blas_libraries(), n_threads, strict=True):
-        # Newer threadpoolctl obeys only the first thread that set a limit; here the callers agree
-        # under a lock, whichever thread they are on.
+        # Newer threadpoolctl obeys only the first thread that set a limit; here callers on any thread
+        # agree under a lock.
         release = getattr(library, "clear_controlling_thread", lambda force: None)
         release(force=True)
         library.set_num_threads(n)
@@ -175,7 +175,7 @@ def _limit_blas(n_threads: list[int]) -> None:
 
 
 def runs(n: int, most: int) -> list[tuple[int, int]]:
-    """0 … n - 1 cut into nearly equal runs (start, stop) of at most `most`: one, or an even number.
+    """Cut 0 … n - 1 into nearly equal runs (start, stop) of at most `most`: one run, or an even number of them.
 
     >>> runs(32, most=11)
     [(0, 8), (8, 16), (16, 24), (24, 32)]
@@ -192,13 +192,13 @@ def parallel(task: Callable[[int, int], Any], n: int, most: int = 1) -> list[Any
     """
     cuts = runs(n, most)
     results: list[Any] = [None] * len(cuts)
-    waiting = iter(range(len(cuts)))  # next() is atomic: whoever is free takes the next run
+    waiting = iter(range(len(cuts)))  # next() is atomic: a free thread takes the next run
 
     def work() -> None:
         for i in waiting:
             results[i] = task(*cuts[i])
 
-    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread does it alone
+    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread computes it alone
         work()
         return results
     _local.at_work = True
@@ -215,7 +215,7 @@ def parallel(task: Callable[[int, int], Any], n: int, most: int = 1) -> list[Any
 
 
 def scratch(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Uninitialised arrays in memory of the calling thread's own, which its next call writes over."""
+    """Uninitialised arrays in the calling thread's own memory, which its next call overwrites."""
     arrays, sizes = [], [math.prod(shape) for shape in shapes]
     n_bytes = sum(sizes) * dtype.itemsize
     if getattr(_local, "buffer", np.empty(0)).nbytes < n_bytes:

@@ -8,7 +8,12 @@ four outputs take six products, not twelve. With matrices that depend on the poi
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A               in two dimensions: 36 products, not 144
 
 With channels, each of the 36 is a matrix product over all tiles, (tiles, C) times (C, F). The
-gradient is the transpose: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G.
+weight gradient reads the same formula backwards: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G. So `to_tiles`
+has two uses, both M (·) Mᵀ: of overlapping 6×6 tiles d with M = Bᵀ, and of the 4×4 blocks dy with
+M = A, which it takes as 6×6 tiles whose last two columns of M are zeros.
+
+In the code: tile (r, t) of image n begins at pixel (4r, 4t) of y; i, j and p, q run over the six points
+or pixels of a tile; C and F are the channels of x and y; U, V and D stand for G g Gᵀ, Bᵀ d B and A dy Aᵀ.
 """
 
 import numpy as np
@@ -19,7 +24,7 @@ from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, runs, scratch
 
 _TILE_BYTES = 1 << 20  # transformed tiles of one block: they and their products stay in the cache
-_FEWEST_CHANNELS = 16
+_FEWEST_CHANNELS = 16  # with fewer, making tiles costs more than they save
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
 
 # The sixth point is ∞, where a polynomial's value is its highest coefficient. These finite ones keep
@@ -90,7 +95,7 @@ def from_tiles(products, A, b, sums, y):
 
 
 def suits(W: Array, stride: int) -> bool:
-    """Whether tiles pay: with few channels their making costs more than it saves."""
+    """Whether tiles pay for a convolution like this."""
     return stride == 1 and W.shape[:2] == (3, 3) and min(W.shape[2:]) >= _FEWEST_CHANNELS
 
 
@@ -122,7 +127,7 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array) -> Array:
 def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
-    A, B_T, G = (matrix.astype(x.dtype) for matrix in (np.pad(_A, ((0, 0), (0, 2))), _B_T, _G))
+    A, B_T, G = (matrix.astype(x.dtype) for matrix in (np.pad(_A, ((0, 0), (0, 2))), _B_T, _G))  # A (6, 4) as (6, 6)
     x, dy, tiles_of = dense(x), dense(dy), to_tiles[x.dtype]
     rows, columns, block = _tiling(dy, dW)
 

@@ -1,4 +1,4 @@
-"""SAM against its baselines: many runs, one comparison, and the same runs once more.
+"""SAM against its baselines: run an experiment, compare its methods, repeat a kept one.
 
 Runs of one seed share their initial weights, batches and redrawn labels; comparisons are paired by
 seed and by test image.
@@ -21,7 +21,7 @@ from minisam.training.environment import changes, together
 from minisam.training.files import Damaged, parse_json, reason
 from minisam.training.loop import Diverged
 
-IMAGES = 500  # on which the sharpness of every run is measured
+IMAGES = 500  # training images on which the sharpness of every run is measured
 GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
     "lambda_max": lambda found: found["eigenvalues"][0],
     "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
@@ -33,14 +33,14 @@ GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
 def reproduce(
     experiment: Experiment, dataset: Dataset, name: str = "custom", **how: Any
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Run an experiment. Returns what results.json holds, and each run's test predictions.
+    """Run an experiment. Returns the contents of results.json, and each run's test predictions.
 
-    The predictions are (runs, test images), row i that of results["runs"][i]. `how` is `run_all`'s:
+    The predictions are (runs, test images), row i for results["runs"][i]. `how` goes to `run_all`:
     jobs, executor, folder.
 
     Raises:
         Diverged: a run's loss became NaN or infinite.
-        OSError, RuntimeError: what `run_all` raises.
+        OSError, RuntimeError: as in `run_all`.
     """
     runs = experiment.runs()
     dataset = dataset.first(max(run.n_train for run in runs), experiment.n_test)
@@ -72,7 +72,7 @@ def reproduce(
 
 
 class Repeat(NamedTuple):
-    """What a results.json asks for, to be done once more."""
+    """The runs of a results.json, to be repeated."""
 
     before: dict[str, Any]
     experiment: Experiment
@@ -83,7 +83,7 @@ class Repeat(NamedTuple):
 
         Raises:
             OSError: it can't be read.
-            Damaged: it is none, or not whole.
+            Damaged: it is not a results.json, or it is damaged.
         """
         try:
             before = parse_json(path.read_bytes())
@@ -101,7 +101,7 @@ class Repeat(NamedTuple):
             raise ValueError(f"the results are of images with checksum {wanted[:16]}…, these have {got[:16]}…")
 
     def differences(self, after: dict[str, Any]) -> list[str]:
-        """A line for each run whose numbers, seconds excepted, are not to the last bit what they were."""
+        """A line for each run whose numbers, except times, are not the same to the last bit."""
         lines = []
         for old, new in zip(self.before["runs"], after["runs"], strict=True):
             if found := changes(_timeless(old), _timeless(new)):
@@ -112,7 +112,7 @@ class Repeat(NamedTuple):
 
 
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a run that are the same whenever it is repeated, in one level; only what stands there."""
+    """The numbers of a run that do not depend on when it is done, as one flat dictionary."""
     numbers = {key: record[key] for key in ("weights", "test_error", "train_error", "gradient_evaluations")}
     for epoch in record["history"]:
         numbers |= {f"{key} of epoch {epoch['epoch']}": epoch[key] for key in epoch if key not in ("epoch", "seconds")}
@@ -120,7 +120,7 @@ def _timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _groups(records: list[dict[str, Any]]) -> dict[Setting, dict[str, list[int]]]:
-    """Indices of the runs, by seed, of each optimizer in each setting."""
+    """Indices of each optimizer's runs, one per seed, in each setting."""
     groups: dict[Setting, dict[str, list[int]]] = {}
     for i, record in enumerate(records):
         groups.setdefault(Setting.of(record), {}).setdefault(record["optimizer"], []).append(i)
@@ -147,9 +147,9 @@ def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str
 
 
 def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """For each (baseline, candidate) in each setting, paired by seed and test image: how much better, how much flatter.
+    """How much better, and how much flatter, each candidate is than its baseline in each setting.
 
-    The relative error reduction, and for each of GEOMETRY how many times smaller it is.
+    Paired by seed and test image: the relative error reduction, and for each of GEOMETRY how many times smaller it is.
     """
     comparisons = []
     for setting, optimizers in _groups(records).items():
@@ -169,7 +169,7 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Co
 def correlate(records: list[dict[str, Any]], key: str) -> tuple[Interval, Interval]:
     """Rank correlation of one of GEOMETRY with the test error of a setting's runs: within methods, and across all runs.
 
-    Within methods it is the mean of theirs.
+    The first is the mean over the methods.
     """
     runs = sorted(records, key=lambda run: (run["optimizer"], run["seed"]))
     shape = -1, len({run["seed"] for run in runs})  # (methods, seeds)

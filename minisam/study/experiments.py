@@ -1,4 +1,4 @@
-"""What `minisam reproduce` can compare, by name."""
+"""The experiments of `minisam reproduce`, by name."""
 
 import reprlib
 from collections.abc import Callable, Iterable
@@ -28,12 +28,12 @@ from minisam.study.recipes import (
 )
 from minisam.training.config import Config
 
-Comparison = tuple[str, str]
+Comparison = tuple[str, str]  # the labels of baseline and candidate
 KINDS = ("methods", "rho", "ingredients", "size", "budget")  # how the report shows an experiment
 
 
 class Setting(NamedTuple):
-    """A problem, as tables and panels tell one from another."""
+    """A problem as tables and panels distinguish it."""
 
     model: str
     noise: float
@@ -41,12 +41,12 @@ class Setting(NamedTuple):
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Setting":
-        """That of a run, of a summary's row or of a comparison."""
+        """The setting of a run, of a row of the summary or of a comparison."""
         return cls(row["model"], row["noise"], row["n_train"])
 
     @property
     def title(self) -> str:
-        """How tables and panels call it.
+        """Its name in tables and panels.
 
         >>> Setting("mlp", 0.4, 4000).title
         'MLP, 40 % of labels redrawn'
@@ -55,12 +55,22 @@ class Setting(NamedTuple):
 
     @property
     def labels(self) -> str:
-        """What was done to the training labels."""
+        """The share of training labels that were redrawn."""
         return f"{100 * self.noise:.0f} % of labels redrawn" if self.noise else "clean labels"
 
 
+def settings(results: dict[str, Any]) -> list[Setting]:
+    """The settings of a results.json, in order."""
+    return list(dict.fromkeys(map(Setting.of, results["summary"])))
+
+
+def in_setting(results: dict[str, Any], table: str, setting: Setting) -> list[dict[str, Any]]:
+    """The records of results["runs"], ["summary"] or ["comparisons"] in one setting."""
+    return [row for row in results[table] if Setting.of(row) == setting]
+
+
 class Arm(NamedTuple):
-    """One method on one problem, to be run with a few seeds from that of its config on."""
+    """One method on one problem, to be run with several seeds, counted from its config's."""
 
     label: str
     n_train: int
@@ -92,7 +102,7 @@ class Experiment(Checked):
             raise ValueError(f"unknown kind {reprlib.repr(self.kind)}, expected one of {', '.join(KINDS)}")
 
     def runs(self) -> list[Arm]:
-        """An arm for each seed."""
+        """Every arm with each of its seeds."""
         return [
             arm._replace(config=replace(arm.config, seed=arm.config.seed + seed))
             for arm in self.arms
@@ -101,10 +111,10 @@ class Experiment(Checked):
 
     @classmethod
     def of(cls, results: dict[str, Any]) -> "Experiment":
-        """That which has the runs of a results.json, seed by seed.
+        """The experiment that repeats the runs of a results.json, one arm per run.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: this is not a results.json.
         """
         about, arms = results["config"], []
         for run in results["runs"]:
@@ -134,7 +144,7 @@ def optimizers(*problems: Problem, **how: Any) -> Experiment:
 
 
 def smoke(n_train: int = 1000, epochs: int = 4, **how: Any) -> Experiment:
-    """The main comparison on fewer images, with the recipes of all of them."""
+    """The main comparison on fewer images, with the recipes for all of them."""
     made = []
     for whole, label in product((MLP, noisy(MLP)), MAIN):
         small = replace(whole, n_train=n_train, epochs=epochs)
@@ -143,7 +153,7 @@ def smoke(n_train: int = 1000, epochs: int = 4, **how: Any) -> Experiment:
 
 
 def rho() -> Experiment:
-    """Test error against rho, into the collapse; rho = 0 is Momentum with SAM's other numbers."""
+    """Test error against rho, up to the collapse of training; rho = 0 is Momentum with SAM's other numbers."""
     radii = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
     made = []
     for problem, radius in product((MLP, noisy(MLP)), radii):
@@ -154,7 +164,7 @@ def rho() -> Experiment:
 
 
 def ingredients() -> Experiment:
-    """What makes SAM work: one thing changed at a time."""
+    """What makes SAM work: one change at a time."""
     problems = (MLP, noisy(MLP))
     first, *others = VARIANTS
     penalties = ("Momentum", MATCHED, "L1 penalty", "L1 penalty, 2× epochs")
@@ -172,7 +182,7 @@ def ingredients() -> Experiment:
 
 
 def m_sharpness() -> Experiment:
-    """How many images climb together."""
+    """Whether it matters how many images climb together."""
     problems = (BIG_BATCH, noisy(BIG_BATCH))
     whole = "m = batch"
     pairs = [(whole, label) for label in M_SHARPNESS if label != whole] + [(MATCHED, label) for label in M_SHARPNESS]
@@ -180,20 +190,20 @@ def m_sharpness() -> Experiment:
 
 
 def full_batch() -> Experiment:
-    """Without the noise of minibatches."""
+    """SAM without the noise of minibatches."""
     problems = (FULL_BATCH, noisy(FULL_BATCH))
     pairs = ((MATCHED, SAM), ("Momentum", SAM))
     return Experiment("ingredients", arms(problems, ("Momentum", MATCHED, SAM)), pairs)
 
 
 def size() -> Experiment:
-    """Where SAM starts to pay, by the number of training images."""
+    """How SAM's gain depends on the number of training images."""
     problems = [problem for one in SIZES for problem in (one, noisy(one))]
     return Experiment("size", arms(problems, ("Momentum", MATCHED, SAM)), ((MATCHED, SAM), ("Momentum", SAM)))
 
 
 def budget() -> Experiment:
-    """How long the CNN without normalisation has to be trained before SAM pays."""
+    """How long the CNN without normalisation must be trained before SAM pays."""
     last = BUDGETS[-1]
     made = [Arm(f"Momentum, {2 * last.epochs} epochs", last.n_train, last.config(MATCHED))]
     pairs: list[Comparison] = []
@@ -208,7 +218,7 @@ def budget() -> Experiment:
 
 
 def both(dataset: str) -> tuple[Problem, Problem]:
-    """Clean and noisy."""
+    """The same problem with clean and with redrawn labels."""
     return CIFAR100[dataset], noisy(CIFAR100[dataset])
 
 

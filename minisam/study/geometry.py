@@ -1,4 +1,4 @@
-"""What the loss looks like around trained weights: curvature and sharpness measured, landscapes computed."""
+"""The loss around trained weights: its curvature, its sharpness and its landscapes."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ from minisam.training.environment import environment
 from minisam.training.files import read_arrays, replacing, write_arrays
 from minisam.training.model import Model
 
-MEMORY = 2 << 30  # bytes that products with a Hessian may keep from one to the next
-BATCH = 200  # images at once
+MEMORY = 2 << 30  # bytes that Hessian-vector products may keep for the next one
+BATCH = 200  # images per forward pass
 KINDS = ("random", "eigenvectors", "path")
 
 
 def mean_loss(net: Sequential, x: Array, y: Array, stats: Array | None) -> Mean:
     """The mean cross-entropy on images x (n, …) float32, as in evaluation: BatchNorm uses its running `stats`."""
-    kept = 2 * x.itemsize * len(x) * _outputs(net.chain, net.input_shape)  # each with its dL/dy
+    kept = 2 * x.itemsize * len(x) * _outputs(net.chain, net.input_shape)  # every output and its dL/dy
     return Mean(BatchLoss(net, x, y, stats=stats).split(BATCH), recompute=kept > MEMORY)
 
 
 def _outputs(chain: Chain, input_shape: tuple[int, ...]) -> int:
-    """Numbers that the layers put out for one example, those inside residual blocks included."""
+    """How many numbers the layers output for one example, including those inside residual blocks."""
     shapes = chain.shapes(input_shape)
     total = sum(math.prod(shape) for shape in shapes)
     for layer, shape in zip(chain.layers, shapes, strict=False):
@@ -55,8 +55,8 @@ def measure(
 ) -> dict[str, Any]:
     """Everything `minisam sharpness` prints, as numbers and lists.
 
-    `samples` are those of the trace and `slices` those of the density (0 leaves it out), `tolerance` is that of the
-    eigenvalues; `effort` may have `steps`, `starts` and `directions` of `sharpness`.
+    `samples` is for the trace, `slices` for the density (0: none), `tolerance` for the eigenvalues; `effort` may give
+    `steps`, `starts` and `directions` of `sharpness`.
     """
     product, rng = objective.hessian(theta), np.random.default_rng(0)
     values, _, residuals = eigenvalues(product, theta, k, rng, tolerance=tolerance)
@@ -77,7 +77,7 @@ def measure(
 
 
 def text_table(found: dict[str, dict]) -> str:
-    """What `measure` found of each model, a column a model."""
+    """The results of `measure`, one column per model."""
     first = next(iter(found.values()))
     k = len(first["eigenvalues"])
     ball = f"rho {first['rho']:g}" if first["eta"] is None else f"ASAM's rho {first['rho']:g}"
@@ -99,7 +99,7 @@ def text_table(found: dict[str, dict]) -> str:
 
 
 def load_arrays(file: Path, needed: str) -> dict[str, Array]:
-    """The arrays of an .npz file; ValueError where it is none, or has no array of the name needed."""
+    """The arrays of an .npz file; ValueError if it is not one, or if the array `needed` is missing."""
     found = read_arrays(file)
     if needed not in found:
         raise ValueError(f"{file} holds no {needed}")
@@ -123,10 +123,10 @@ def directions(model: Model, objective: Objective, kind: str) -> Array:
 def landscape(
     model: Model, objective: Objective, kind: str, points: int, radius: float, file: Path, path: Array | None = None
 ) -> dict[str, Array]:
-    """The loss on points × points places of a plane through the model's weights, kept in `file` row by row.
+    """The loss at points × points places of a plane through the model's weights, saved in `file` row by row.
 
-    `kind` is one of `directions`, or "path": the plane in which the thetas of `path` (n, P) lie best.
-    A file that an interrupted call left is completed.
+    `kind` is one of `directions`, or "path": the plane closest to the thetas of `path` (n, P).
+    A file left by an interrupted call is completed.
 
     Raises:
         ValueError: an unknown kind, no path for "path", a file from another plane.
@@ -161,6 +161,6 @@ def landscape(
 
 
 def write_json(file: Path, found: dict[str, dict]) -> None:
-    """What was measured of each model, and with what."""
+    """Write the measurements of each model, and the environment they were made in."""
     with replacing(file) as temporary:
         temporary.write_text(json.dumps({"environment": environment(), "models": found}, indent=1), encoding="utf-8")

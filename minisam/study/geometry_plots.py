@@ -17,9 +17,9 @@ LINES = [(BLUE, "--"), (ORANGE, "-"), (GREEN, "-."), (PURPLE, ":"), ("#000000", 
 
 
 def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
-    """What SAM's steps looked like from inside, epoch by epoch: a history of `train(…, diagnostics=True)`."""
+    """SAM's steps seen from inside, epoch by epoch: the history of `train(…, diagnostics=True)`."""
     epochs, found = [record["epoch"] for record in history], [record["diagnostics"] for record in history]
-    panels = {"gradient at w": ("gradient norm", "cosine"), "loss, nats": ("predicted rise", "measured rise")}
+    panels = {"gradient at θ": ("gradient norm", "cosine"), "loss, nats": ("predicted rise", "measured rise")}
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     *lines, shares = figure.subplots(1, 3)
     for ax, (label, names) in zip(lines, panels.items(), strict=True):
@@ -41,7 +41,7 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
 
 
 def spectra(found: dict[str, dict]) -> Figure:
-    """Where the eigenvalues lie, and how far the loss rises: what `geometry.measure` says of each model."""
+    """Where the eigenvalues lie, and how far the loss rises: the results of `geometry.measure`, by model."""
     figure = Figure(figsize=(14, 4), layout="constrained")
     spread, ascent, chance = figure.subplots(1, 3)
     nodes = np.concatenate([one["density"]["nodes"] for one in found.values()])
@@ -72,7 +72,7 @@ def spectra(found: dict[str, dict]) -> Figure:
 
 
 def landscape(found: dict[str, Array], kind: str, title: str) -> Figure:
-    """Contours of the loss over a plane through the weights (the cross), and the training's path where it is known."""
+    """Contours of the loss over a plane through the weights (the cross), and the path of training if it is known."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     ax = figure.subplots()
     filled = contours(ax, found["a"], found["b"], found["losses"])
@@ -90,7 +90,7 @@ def landscape(found: dict[str, Array], kind: str, title: str) -> Figure:
 
 
 def line(t: Array, curves: dict[str, Array], marks: dict[float, str], along: str | None = None) -> Figure:
-    """Losses along a line; `marks` says what lies where, `along` which direction it is (none: from mark to mark)."""
+    """Losses along a line; `marks` names places on it, `along` its direction (None: from one model to another)."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     ax = figure.subplots()
     for (name, losses), (colour, dash) in zip(curves.items(), itertools.cycle(LINES), strict=False):
@@ -98,7 +98,7 @@ def line(t: Array, curves: dict[str, Array], marks: dict[float, str], along: str
     for place, name in marks.items():
         ax.axvline(place, color="0.6", lw=1)
         ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
-    ax.set(xlabel=UNITS.get(along or "", "t in (1 - t) w₀ + t w₁"), ylabel="loss, nats")
+    ax.set(xlabel=UNITS.get(along or "", "t in (1 - t) θ₀ + t θ₁"), ylabel="loss, nats")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     return figure

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from minisam.checks import Array
-from minisam.study.experiments import Setting
+from minisam.study.experiments import Setting, in_setting, settings
 from minisam.training.files import replacing
 
 BLUE, SKY, ORANGE, YELLOW, GREEN, PURPLE, GREY = (
@@ -37,32 +37,22 @@ SYNTHETIC = "synthetic images, not CIFAR"
 FRAME: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def settings(results: dict[str, Any]) -> list[Setting]:
-    """The settings of a result, in order."""
-    return list(dict.fromkeys(map(Setting.of, results["summary"])))
-
-
-def in_setting(results: dict[str, Any], table: str, setting: Setting) -> list[dict[str, Any]]:
-    """The records of results["runs"], ["summary"] or ["comparisons"] in one setting."""
-    return [row for row in results[table] if Setting.of(row) == setting]
-
-
 def of_runs(results: dict[str, Any], setting: Setting, optimizer: str, key: str) -> list[Any]:
-    """What the runs of one optimizer, a run a seed, say of `key`."""
+    """The values of `key` in the runs of one optimizer, one per seed."""
     return [run[key] for run in in_setting(results, "runs", setting) if run["optimizer"] == optimizer]
 
 
 def panels(results: dict[str, Any], height: float = 3.6) -> tuple[Figure, list[tuple[Any, Setting]]]:
-    """A figure, and axes with a title for each setting: two in a row."""
+    """A figure, and titled axes for each setting, two in a row."""
     found = settings(results)
     n_columns = min(2, len(found))
     n_rows = math.ceil(len(found) / n_columns)
     figure = Figure(figsize=(5.2 * n_columns, height * n_rows), layout="constrained")
-    panels = list(zip(figure.subplots(n_rows, n_columns, squeeze=False).flat, found, strict=False))
-    for i, (ax, setting) in enumerate(panels):
+    axes = list(zip(figure.subplots(n_rows, n_columns, squeeze=False).flat, found, strict=False))
+    for i, (ax, setting) in enumerate(axes):
         ax.set_title(setting.title, fontsize=11)
         ax.tick_params(labelleft=i % n_columns == 0)
-    return figure, panels
+    return figure, axes
 
 
 def plain_ticks(ax: Any) -> None:
@@ -74,6 +64,7 @@ def plain_ticks(ax: Any) -> None:
 
 
 def contours(ax: Axes, a: Array, b: Array, losses: Array) -> Any:
+    """Filled contours, on logarithmic levels, of losses (len(b), len(a)); returns them for a colour bar."""
     low, high = max(float(losses.min()), 1e-4), float(losses.max())
     levels = np.geomspace(low, max(high, 1.01 * low), 24)
     filled = ax.contourf(
@@ -88,7 +79,7 @@ def _warn(figure: Figure) -> None:
 
 
 def save(file: Path, figure: Figure, synthetic: bool = False) -> None:
-    """Write a picture, whole or not at all, with a warning where its images are synthetic."""
+    """Write a picture, whole or not at all, with a warning if its images are synthetic."""
     if synthetic:
         _warn(figure)
     with replacing(file) as temporary:
@@ -96,7 +87,7 @@ def save(file: Path, figure: Figure, synthetic: bool = False) -> None:
 
 
 def png(draw: Callable[[Any], Figure], found: Any, synthetic: bool) -> bytes:
-    """A picture of what was found, as the contents of a PNG file."""
+    """The picture that `draw` makes of `found`, as the bytes of a PNG file."""
     buffer = BytesIO()
     with matplotlib.rc_context(FRAME):
         figure = draw(found)

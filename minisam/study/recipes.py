@@ -1,9 +1,10 @@
-"""What is learnt, by which methods, with which hyper-parameters.
+"""Problems, methods, and the hyper-parameters of each method on each problem.
 
 The numbers in recipes.json were chosen by `python benchmarks/tune.py`, for every method of a problem from a grid of the
-same size, by the error on a validation split of the *training* images whose labels were as noisy as the rest. Within a
-grid, test images played no part; the grids themselves were placed by hand, widened once after the test errors of a
-first study were known, and those of Momentum and SAM with the CNNs moved once more, since their best lay at an end.
+same size, by the error on a validation split of the *training* images whose labels were as noisy as the rest. Test
+images played no part in the choice within a grid. The grids themselves were placed by hand, and widened once after the
+test errors of a first study were known; those of Momentum and SAM with the CNNs were moved once more, since their best
+points lay at an end.
 """
 
 import json
@@ -21,13 +22,13 @@ RECIPES: dict[str, dict[str, dict[str, float]]] = json.loads(
 
 
 class Method(NamedTuple):
-    """A way to learn: options of a `Config` that are not tuned, and how often a problem's epochs it gets."""
+    """A way to learn: the options of a `Config` that are not tuned, and how many times a problem's epochs it gets."""
 
     options: dict[str, Any]
     passes: int = 1
 
 
-METHODS = {
+MAIN = {  # the main comparison
     "GD": Method({"optimizer": "gd"}),
     "Momentum": Method({}),
     "Momentum, 2× epochs": Method({}, passes=2),
@@ -36,16 +37,11 @@ METHODS = {
     "SAM(Adam)": Method({"optimizer": "sam", "base": "adam"}),
     "ASAM(Momentum)": Method({"optimizer": "asam"}),
 }
-WARMUP = 7  # a seventh of the epochs; without it, SAM may lose a network in its first steps
-MAIN = tuple(METHODS)
-BASELINES = ("GD", "Momentum", "Momentum, 2× epochs", "Adam")
-MATCHED = "Momentum, 2× epochs"  # as many gradients as SAM
-SAM = "SAM(Momentum)"
-METHODS |= {
+PENALTIES = {
     "L1 penalty": Method({"weight_decay": 0.0}),
     "L1 penalty, 2× epochs": Method({"weight_decay": 0.0}, passes=2),
 }
-# Each of these has the learning rate and weight decay of SAM(Momentum), and a rho of its own.
+# Each variant has the learning rate and weight decay of SAM(Momentum), and its own rho.
 VARIANTS = {
     "SAM, p = 2": Method({"optimizer": "sam"}),
     "p = 1": Method({"optimizer": "sam", "p": 1.0}),
@@ -59,12 +55,16 @@ VARIANTS = {
     "with second-order term": Method({"optimizer": "exact-sam"}),
 }
 M_SHARPNESS = {f"m = {m or 'batch'}": Method({"optimizer": "sam", "m": m}) for m in (1, 4, 16, 64, 0)}
-METHODS |= VARIANTS | M_SHARPNESS
+METHODS = MAIN | PENALTIES | VARIANTS | M_SHARPNESS
+BASELINES = ("GD", "Momentum", "Momentum, 2× epochs", "Adam")
+MATCHED = "Momentum, 2× epochs"  # as many gradients as SAM
+SAM = "SAM(Momentum)"
+WARMUP = 7  # one seventh of the epochs; without it, SAM may ruin a network in its first steps
 
 
 @dataclass(frozen=True)
 class Problem(Checked):
-    """What is to be learnt, from how many images and for how long: all but the method.
+    """What is to be learnt, from how many images and for how long: everything but the method.
 
     Raises:
         ValueError: a number out of its range.
@@ -82,12 +82,12 @@ class Problem(Checked):
 
     @property
     def name(self) -> str:
-        """Under which its recipes are kept."""
+        """The name under which its recipes are kept."""
         images = f"{self.n_train} images of {self.dataset}"
         return f"{self.model}, {images}, noise {self.noise:g}, {self.epochs} epochs, batch {self.batch_size}"
 
     def config(self, label: str, seed: int = 0, numbers: dict[str, float] | None = None) -> Config:
-        """How a method learns it: with its recipe, or with other numbers.
+        """The Config of a method on this problem: with its recipe, or with other numbers.
 
         Raises:
             KeyError: an unknown method, or one without a recipe for this problem.
@@ -101,16 +101,16 @@ class Problem(Checked):
 
 
 def noisy(problem: Problem, noise: float = 0.4) -> Problem:
-    """The same with labels redrawn."""
+    """The same problem with redrawn labels."""
     return replace(problem, noise=noise)
 
 
 MLP = Problem()
 CNN = Problem("cnn")
 CNN_BN = Problem("cnn-bn")
-# As many steps whatever the number of images.
+# The same number of steps for every number of images.
 SIZES = tuple(replace(MLP, n_train=n, epochs=15 * 4000 // n) for n in (250, 500, 1000, 2000, 4000))
 BUDGETS = tuple(replace(CNN, n_train=1000, epochs=epochs) for epochs in (15, 30, 60))
-BIG_BATCH = replace(MLP, batch_size=128, n_train=2000, epochs=20)  # 64 images are a part of a batch; m = 1 is slow
+BIG_BATCH = replace(MLP, batch_size=128, n_train=2000, epochs=20)  # m = 64 is part of a batch; m = 1 is slow
 FULL_BATCH = replace(MLP, n_train=1000, batch_size=1000, epochs=300)  # every step sees all images
 CIFAR100 = {name: replace(MLP, dataset=name, n_train=5000) for name in ("cifar100", "cifar100-coarse")}

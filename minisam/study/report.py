@@ -1,4 +1,4 @@
-"""What a comparison found, as a table for the terminal and as one HTML page."""
+"""The results of an experiment, as a table for the terminal and as one HTML page."""
 
 import base64
 import html
@@ -14,17 +14,16 @@ import numpy as np
 from minisam.data.shapes import WARNING
 from minisam.study.comparison import IMAGES
 from minisam.study.experiment_plots import pictures
-from minisam.study.experiments import Setting
-from minisam.study.plots import in_setting, settings
+from minisam.study.experiments import Setting, in_setting, settings
 from minisam.study.tasks import RHO
 from minisam.training.config import FAMILY
 from minisam.training.environment import together
 from minisam.training.files import replacing
 
 Table = list[tuple[str, ...]]  # the first row is its header
-OWN_RHO = "What is changed got a rho, or the strength of a penalty, of its own from a grid of the same size."
-QUESTIONS = {  # of the presets that are shown alike
-    "ingredients": f"What makes SAM work? One thing changed at a time. {OWN_RHO}",
+OWN_RHO = "Each variant got its own rho, or strength of a penalty, from a grid of the same size."
+QUESTIONS = {  # of presets that share a template
+    "ingredients": f"What makes SAM work? One change at a time. {OWN_RHO}",
     "m-sharpness": f"Each step's batch is cut into pieces of m images, and each piece climbs alone. {OWN_RHO}",
     "full-batch": "Does SAM help without the noise of minibatches? Every step sees all images.",
 }
@@ -40,7 +39,7 @@ def percent(row: dict[str, Any] | None, key: str) -> str:
 
 
 def error_table(results: dict[str, Any], setting: Setting) -> Table:
-    """Errors in one setting, and the gains that were asked for: a column for each of the fewer side of the pairs."""
+    """Errors in one setting, and the gains of the experiment's pairs, a column per baseline or per candidate."""
     gains = {(row["baseline"], row["candidate"]): row for row in in_setting(results, "comparisons", setting)}
     baselines = list(dict.fromkeys(baseline for baseline, _ in gains))
     candidates = list(dict.fromkeys(candidate for _, candidate in gains))
@@ -70,13 +69,13 @@ def sharpness_table(results: dict[str, Any], setting: Setting) -> Table:
 
 
 def _title(results: dict[str, Any], setting: Setting) -> str:
-    """With the number of images where that differs."""
+    """The title of a setting, with the number of images if that differs between settings."""
     several = len({other.n_train for other in settings(results)}) > 1
     return f"{setting.title}, {setting.n_train:,} images" if several else setting.title
 
 
 def text_table(results: dict[str, Any]) -> str:
-    """The comparison as plain text, for the terminal and the README."""
+    """The results as plain text, for the terminal."""
     blocks = []
     for suffix, make in (("", error_table), (": sharpness", sharpness_table)):
         for setting in settings(results):
@@ -87,7 +86,7 @@ def text_table(results: dict[str, Any]) -> str:
     data, config = results["dataset"], results["config"]
     blocks.append(
         f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, {config['seeds']} seeds.\n"
-        "Errors in per cent ± 95 % interval over seeds and test images. A gain is how many errors fewer\n"
+        "Errors in per cent ± 95 % interval over seeds and test images. A gain is how many fewer errors\n"
         "one method makes than another, in per cent, paired by seed and image. λ are eigenvalues of the\n"
         f"Hessian of the training loss on {IMAGES} images, the rise is the largest found within rho = {RHO:g},\n"
         "in nats: mean over seeds (lowest–highest)."
@@ -109,23 +108,23 @@ def html_table(table: Iterable[tuple[str, ...]]) -> str:
 
 
 def facts(about: dict[str, Any]) -> str:
-    """Names and values."""
+    """A table of names and values."""
     return html_table([("", ""), *((key, str(value)) for key, value in about.items())])
 
 
 def hyperparameters(results: dict[str, Any]) -> str:
-    """Of every method in every setting."""
+    """A table of the hyper-parameters of every method in every setting."""
     seen: dict[tuple[str, ...], None] = {("method", "setting", "lr", "weight decay", "L1", "rho", "epochs"): None}
     for run in results["runs"]:
         c = run["config"]
         rho = f"{c['rho']:g}" if c["optimizer"] in FAMILY else "–"
         numbers = (f"{c['lr']:g}", f"{c['weight_decay']:g}", f"{c['l1']:g}", rho, str(c["epochs"]))
-        seen[(run["optimizer"], _title(results, Setting.of(run)), *numbers)] = None  # once, not once a seed
+        seen[(run["optimizer"], _title(results, Setting.of(run)), *numbers)] = None  # once, not once per seed
     return html_table(seen)
 
 
 def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
-    """What an experiment found: its prose, tables and pictures, without the page around them."""
+    """The report of an experiment: its prose, tables and pictures, without the page around them."""
     parts: dict[str, str] = {}
     for name, make in (("tables", error_table), ("minima", sharpness_table)):
         titles = {_title(results, setting): html_table(make(results, setting)) for setting in settings(results)}
@@ -138,30 +137,30 @@ def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
 
 
 def inline(image: bytes) -> str:
-    """A PNG as an address that carries it."""
+    """A PNG image as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
 def markdown(table: Table) -> str:
-    """A table whose first row is its header, for a README."""
+    """A table whose first row is its header, in Markdown."""
     header, *rows = ("| " + " | ".join(cells) + " |" for cells in table)
     return "\n".join((header, "|---" + "|---:" * (len(table[0]) - 1) + "|", *rows))
 
 
 def fill(template: str, parts: dict[str, str]) -> str:
-    """A template with its parts."""
+    """A template with its parts filled in."""
     text = (TEMPLATES / f"{template}.html").read_text(encoding="utf-8")
     return Template(text).substitute(parts)
 
 
 def html_report(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
-    """One self-contained page: question, tables, pictures, and what it takes to repeat it."""
+    """One self-contained page: question, tables, pictures, and how to repeat it."""
     data = results["dataset"]
     return page(f"Does SAM help on {data['name']}?", section(results, drawn), data, [results])
 
 
 def page(title: str, body: str, data: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
-    """The frame around what was found: a warning where images are synthetic, the data, commands, machines."""
+    """The page around a body: a warning if images are synthetic, then the data, commands and machines."""
     synthetic = any(results["dataset"]["synthetic"] for results in found)
     warning = f'<p class="warning"><strong>{html.escape(WARNING)}</strong></p>' if synthetic else ""
     commands = dict.fromkeys(results["config"]["command"] for results in found)
@@ -174,7 +173,7 @@ def page(title: str, body: str, data: dict[str, Any], found: Sequence[dict[str, 
 def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray) -> Path:
     """Write results.json, predictions.npz, the pictures and report.html; returns the report's path.
 
-    predictions is (runs, test images), a row for each of results["runs"]; y_test is (test images,).
+    predictions is (runs, test images), one row per run of results["runs"]; y_test is (test images,).
     Every file is replaced whole or not at all, the report last.
 
     Raises:

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     high: float | None
 
     def text(self, digits: str, scale: float = 1.0) -> str:
-        """The estimate with its bounds, where there are any.
+        """The estimate with its bounds, if it has any.
 
         >>> Interval(0.023, 0.01, 0.036).text("+.1f", 100)
         '+2.3 (+1.0 to +3.6)'
@@ -49,7 +49,7 @@ def t_quantile(p: float, dof: float) -> float:
 
 
 def crossed_variance(table: Array) -> tuple[float, float]:
-    """Variance of the mean of a (seeds, images) table, both drawn at random; degrees of freedom.
+    """Variance of the mean of a (seeds, images) table, both drawn at random, and its degrees of freedom.
 
     In the two-way random-effects model the variance is σ_s²/S + σ_i²/I + σ_r²/(S I), for seeds,
     images and the residual. The spread of the row means estimates the first and the last term, that
@@ -84,8 +84,8 @@ def mean_error(wrong: Array) -> Interval:
 def error_reduction(baseline: Array, candidate: Array) -> Interval:
     """The relative error reduction 1 - (candidate's mean error) / (baseline's), paired.
 
-    Both are (seeds, images), row by row with the same seed (weights, batches, noise) and column by
-    column the same image. The interval is the delta method's: to first order the reduction varies
+    Both are (seeds, images): corresponding rows share the seed (weights, batches, noise),
+    corresponding columns the image. The interval is the delta method's: to first order the reduction varies
     as the mean of (r · baseline - candidate) / mean baseline, where r is the ratio of the means.
 
     Raises:
@@ -126,7 +126,7 @@ def ratio(baseline: Array, candidate: Array) -> Interval:
 
 
 def ranks(x: Array) -> Array:
-    """Ranks 1 to n of x (..., n) along its last axis; equal values share the mean of theirs.
+    """Ranks 1 to n of x (..., n) along its last axis; equal values share their mean rank.
 
     >>> ranks(np.array([0.3, 0.1, 0.3, 0.9]))
     array([2.5, 1. , 2.5, 4. ])
@@ -139,7 +139,7 @@ def ranks(x: Array) -> Array:
 def spearman(x: Array, y: Array) -> Array:
     """Spearman's rank correlation (1904) of x and y (..., n) along the last axis: Pearson's of their ranks.
 
-    NaN where all x or all y are equal.
+    NaN if all x or all y are equal.
 
     >>> x = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
     >>> spearman(x, -(x**3))
@@ -153,11 +153,11 @@ def spearman(x: Array, y: Array) -> Array:
 def resampled(
     statistic: Callable[[Array, Array], float], x: Array, y: Array, rng: np.random.Generator, resamples: int = 1000
 ) -> Interval:
-    """A statistic of two tables, with the middle 95 % of what it is when rows and columns are drawn anew.
+    """A statistic of two tables, with the middle 95 % of its values when rows and columns are drawn anew.
 
-    x and y are (methods, seeds), and both were drawn: rows and columns are each drawn with replacement, the same ones
-    of both tables ("pigeonhole bootstrap", Owen 2007). With few rows or columns the interval is a rough one. A NaN
-    among the resamples is left out; the interval of a NaN has no bounds.
+    x and y are (methods, seeds), both considered random: rows and columns are drawn with replacement, the same ones
+    from both tables ("pigeonhole bootstrap", Owen 2007). With few rows or columns the interval is rough. NaNs among
+    the resamples are left out; a statistic that is NaN has no bounds.
 
     >>> x = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
     >>> resampled(lambda x, y: spearman(x.ravel(), y.ravel()), x, 2 * x, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""The whole study as one page: the claims of the papers, what was found here, and the parts it was found in."""
+"""The whole study as one page: the papers' claims, the results here, and the parts of the study."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from minisam.study.comparison import correlate
 from minisam.study.experiment_plots import pictures
-from minisam.study.experiments import Setting
-from minisam.study.plots import STYLES, in_setting, plain_ticks, png, settings
+from minisam.study.experiments import Setting, in_setting, settings
+from minisam.study.plots import STYLES, plain_ticks, png
 from minisam.study.recipes import MAIN, MATCHED, SAM, VARIANTS
 from minisam.study.report import Table, fill, html_table, inline, page, percent, section
 from minisam.study.statistics import Interval
@@ -21,16 +21,16 @@ from minisam.training.files import replacing
 Results = dict[str, dict[str, Any]]  # of every part, by name
 BALL = next(iter(VARIANTS))
 HEADER = ("claim", "the paper's numbers", "here", "found", "verdict")
-MARGIN = 0.02  # a difference of fewer errors than this share counts as none
+MARGIN = 0.02  # a relative difference in errors below this counts as none
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of `candidate` beside `baseline`, and the settings in which this was looked at."""
+    """A paper's claim about `candidate` compared with `baseline`, and the settings in which it was tested."""
 
     text: str
     paper: str
-    part: str  # a pattern of names
+    part: str  # a pattern for the names of parts
     baseline: str
     candidate: str
     noise: Sequence[float] = (0.0, 0.4)
@@ -38,7 +38,7 @@ class Claim:
     expected: str = "better"  # or: worse, no better, no worse
 
     def rows(self, found: Results) -> Iterator[tuple[str, ...]]:
-        """A row of the table for each setting in which there is an answer, with its verdict."""
+        """A row of the table, with the verdict, for each setting that has an answer."""
         pair = self.baseline, self.candidate
         for name, results in found.items():
             for row in results["comparisons"] if fnmatch(name, self.part) else ():
@@ -59,7 +59,7 @@ class Claim:
         return f"{self.candidate}: {interval.text('.2f')} times lower"
 
     def verdict(self, interval: Interval) -> str:
-        """What the interval says: "agrees", "disagrees" or "undecided"."""
+        """What an interval says of the claim: "agrees", "disagrees" or "undecided"."""
         if interval.low is None or interval.high is None:
             return "undecided"
         even = 0.0 if self.measure == "error_reduction" else 1.0
@@ -96,14 +96,14 @@ CLAIMS = (
     Claim("… than p = 1 (our question)", "", "ingredients", BALL, "p = 1", expected="worse"),
     Claim(f"The gradient's direction is better than a random one of the same length ({FORET}, appendix)", "",
           "ingredients", BALL, "random direction, SAM's length", expected="worse"),
-    Claim("… than a random one of its own best length (our question)", "", "ingredients", BALL, "random direction",
+    Claim("… than a random one whose length is tuned (our question)", "", "ingredients", BALL, "random direction",
           expected="worse"),
     *(Claim(f"{k} ascent steps are no better than one ({FORET}, appendix)",
             "CIFAR-10: error 2.77, 2.76, 2.73, 2.77 % with 1, 2, 3, 5 steps", "ingredients", BALL, f"{k} ascent steps",
             expected="no better") for k in (2, 3, 5)),
-    Claim(f"The second-order term is no gain ({FORET}, appendix)", "", "ingredients", BALL,
+    Claim(f"The second-order term brings no gain ({FORET}, appendix)", "", "ingredients", BALL,
           "with second-order term", expected="no better"),
-    *(Claim(f"Fewer images climbing together is better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
+    *(Claim(f"Fewer images climbing together are better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
             "m = batch", f"m = {m}") for m in (1, 4, 16, 64)),
     Claim(f"With all images in one batch SAM gains nothing ({LATE})", "figure only", "full-batch", MATCHED, SAM,
           expected="no better"),
@@ -120,7 +120,7 @@ CLAIMS = (
 
 
 def claims_table(found: Results) -> Table:
-    """Every claim in every setting, its words in the first of them only."""
+    """Every claim in every setting, its text in the first row only."""
     table: Table = [HEADER]
     for claim in CLAIMS:
         for i, (text, paper, *rest) in enumerate(claim.rows(found)):
@@ -154,7 +154,7 @@ def flatness_parts(found: Results) -> dict[str, str]:
 
 
 def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
-    """Title, setting and results of whatever compares SAM with its baselines."""
+    """Title, setting and results of every setting in which SAM is compared with its baselines."""
     data = {"cifar100": "CIFAR-100, ", "cifar100-coarse": "20 classes of CIFAR-100, "}
     for results in found.values():
         if results["config"]["kind"] == "methods":
@@ -163,9 +163,9 @@ def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]
 
 
 def main_table(found: Results) -> Table:
-    """Test errors of all methods, and how many fewer SAM makes than Momentum with as many epochs, or gradients."""
+    """Test errors of all methods, and SAM's gains over Momentum with as many epochs and with as many gradients."""
     momenta = ("Momentum", MATCHED)
-    table: Table = [("test error, %", *MAIN, *(f"gain on {baseline}, %" for baseline in momenta))]
+    table: Table = [("test error, %", *MAIN, *(f"gain over {baseline}, %" for baseline in momenta))]
     for title, setting, results in _main_parts(found):
         rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
         errors = (percent(rows[method], "test_error") for method in MAIN)
@@ -175,13 +175,13 @@ def main_table(found: Results) -> Table:
 
 
 def _gain(results: dict[str, Any], setting: Setting, baseline: str) -> dict[str, Any]:
-    """SAM(Momentum) beside a baseline."""
+    """The comparison of SAM(Momentum) with a baseline."""
     pair = {"baseline": baseline, "candidate": SAM}
     return next(row for row in in_setting(results, "comparisons", setting) if row.items() >= pair.items())
 
 
 def overview(found: Results) -> Figure:
-    """Errors fewer with SAM, and how many times flatter it ends, in every setting of the main comparison."""
+    """How many fewer errors SAM makes, and how much flatter it ends, in every setting of the main comparison."""
     parts = list(_main_parts(found))[::-1]
     figure = Figure(figsize=(10.4, 1.4 + 0.42 * len(parts)), layout="constrained")
     gain, flatter = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -193,15 +193,15 @@ def overview(found: Results) -> Figure:
                 (flatter, row["lambda_max"], 1),
             ):
                 estimate, *ends = scale * np.array(values, float)
-                ax.plot(ends, [y + shift] * 2, color=colour, lw=2)  # NaN, of a single seed: nothing
+                ax.plot(ends, [y + shift] * 2, color=colour, lw=2)  # a single seed has NaN, which draws nothing
                 ax.plot(estimate, y + shift, "o", color=colour, ms=6, label=None if y else f"than {baseline}")
     for ax, even in ((gain, 0), (flatter, 1)):
         ax.axvline(even, color="0.4", lw=1)
         ax.grid(axis="x", alpha=0.3)
     gain.set_yticks(range(len(parts)), [title for title, *_ in parts])
     gain.set_ylim(-0.5, len(parts) - 0.5)
-    gain.set_xlabel("errors fewer with SAM, % (right is better)")
-    flatter.set(xlabel="λ1 lower with SAM, times", xscale="log")
+    gain.set_xlabel("fewer errors with SAM, % (right is better)")
+    flatter.set(xlabel="λ1 with SAM, times lower", xscale="log")
     plain_ticks(flatter)
     figure.legend(*gain.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Every animal of the bug zoo is caught by its property, which the right implementation holds."""
+"""Every animal of the bug zoo is caught by its property, which the right implementation has."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,13 @@ from zoo import EXHIBITS, fold
 from minisam.data import synthetic
 from minisam.nn import BatchLoss
 from minisam.rng import Stream, keyed_rng
-from minisam.training import Config, Prepared, train
-from minisam.training.loop import network
+from minisam.training import Config, Prepared, network, train
 
 every_exhibit = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.animal.__name__)
 
 
 @every_exhibit
-def test_the_right_one_holds_the_property(exhibit):
+def test_the_right_one_has_the_property(exhibit):
     exhibit.property(exhibit.right)
 
 
@@ -31,8 +30,8 @@ def test_the_property_catches_the_animal(exhibit, record_property):
     assert caught == "yes"
 
 
-def test_minisams_training_loop_keeps_the_statistics_at_w():
-    """One epoch of one batch: `train` does what `train_step` of the zoo does."""
+def test_minisams_training_loop_keeps_the_statistics_at_theta():
+    """One epoch of one batch: `train` does the same as `train_step` of the zoo."""
     config = Config(model="resnet8", optimizer="sam", rho=0.5, epochs=1, batch_size=32)
     data = Prepared.of(synthetic(n_train=32, n_test=10))
     net = network(config, data)

@@ -1,9 +1,9 @@
 """The bug zoo: wrong implementations of SAM, most of them met in real projects.
 
 Each animal is SAM but for one mistake, which a comment marks, and each of them trains: the loss
-goes down, the curve looks fine. So nobody notices, until a property asks for what the paper
-promises. `EXHIBITS` puts every animal beside the right one and the property that tells them apart.
-Throughout, w is where the step starts, g = ∇L(w) and ε̂ = ρ g / ‖g‖₂.
+goes down, the curve looks fine. So nobody notices, until a property demands the paper's promise.
+`EXHIBITS` puts every animal beside the right one and a property that distinguishes them.
+Throughout, θ is where the step starts, g = ∇L(θ) and ε̂ = ρ g / ‖g‖₂.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from minisam.optim import SAM, Adaptive, MicroBatched
 
 
 def length(g):
-    """‖g‖₂, or 1 where that is 0: g / length(g) is always finite."""
+    """‖g‖₂, or 1 if that is 0: g / length(g) is always finite."""
     return norm(g) or 1.0
 
 
@@ -27,9 +27,9 @@ def length(g):
 
 
 class NormPerTensor(SAM):
-    """Every weight matrix and every bias gets a ball of its own.
+    """Every weight matrix and every bias gets its own ball.
 
-    ε̂ is √k ρ long for k tensors, so rho means another thing for every network, and it no longer
+    ε̂ is √k ρ long for k tensors, so rho means something different for every network, and ε̂ no longer
     points along g: a bias with next to no gradient climbs as far as the largest matrix.
 
     In the wild: an easy slip, since frameworks keep parameters tensor by tensor. Issue 13 of
@@ -37,46 +37,46 @@ class NormPerTensor(SAM):
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        epsilon = at_w.grad.copy()
+        at_theta = objective(theta)
+        epsilon = at_theta.grad.copy()
         for layer in objective.net.params(epsilon):
             for tensor in layer:
                 tensor *= self.rho / length(tensor)  # MISTAKE: ‖g‖ is one number, over all tensors
-        return at_w, objective(theta + epsilon).grad
+        return at_theta, objective(theta + epsilon).grad
 
 
 class SquaredNorm(SAM):
     """ε̂ = ρ g / ‖g‖².
 
-    Its length is ρ / ‖g‖: less than ρ while ‖g‖ is above 1, and without bound near a minimum, which
-    SAM is thrown out of.
+    Its length is ρ / ‖g‖: less than ρ while ‖g‖ is above 1, and without bound near a minimum, out of
+    which SAM is thrown.
 
     In the wild: printed in the paper itself, in appendix C.5; equation 2 has it right.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        epsilon = self.rho * at_w.grad / length(at_w.grad) ** 2  # MISTAKE: a square too many
-        return at_w, objective(theta + epsilon).grad
+        at_theta = objective(theta)
+        epsilon = self.rho * at_theta.grad / length(at_theta.grad) ** 2  # MISTAKE: a square too many
+        return at_theta, objective(theta + epsilon).grad
 
 
 class NormOfTheWeights(SAM):
-    """ε̂ = ρ g / ‖w‖.
+    """ε̂ = ρ g / ‖θ‖.
 
-    Its length is ρ ‖g‖ / ‖w‖, which goes to 0 as training converges: SAM fades into its base.
+    Its length is ρ ‖g‖ / ‖θ‖, which goes to 0 as training converges: SAM fades into its base.
 
     In the wild: a version of Jannoshh/simple-sam, which passes `trainable_variables` to
     `tf.linalg.global_norm` where `gradients` belongs.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        epsilon = self.rho * at_w.grad / length(theta)  # MISTAKE: the norm is that of the gradient
-        return at_w, objective(theta + epsilon).grad
+        at_theta = objective(theta)
+        epsilon = self.rho * at_theta.grad / length(theta)  # MISTAKE: it should be the gradient's norm
+        return at_theta, objective(theta + epsilon).grad
 
 
 class AdaptiveWithoutEta(SAM):
-    """ASAM with T = |w| instead of |w| + η.
+    """ASAM with T = |θ| instead of |θ| + η.
 
     A weight at 0 is not perturbed at all, and every bias starts at 0.
 
@@ -84,27 +84,27 @@ class AdaptiveWithoutEta(SAM):
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
+        at_theta = objective(theta)
         T = np.abs(theta)  # MISTAKE: η is missing
-        epsilon = self.rho * T**2 * at_w.grad / length(T * at_w.grad)
-        return at_w, objective(theta + epsilon).grad
+        epsilon = self.rho * T**2 * at_theta.grad / length(T * at_theta.grad)
+        return at_theta, objective(theta + epsilon).grad
 
 
 class ZeroOverZero(SAM):
     """Nothing is done about a gradient of 0.
 
-    0 / 0 is NaN, and one such step turns all weights into NaN. A batch that is fitted to the last
-    bit is enough, or one whose labels are all masked.
+    0 / 0 is NaN, and one such step turns all weights into NaN. It is enough that a batch is
+    fitted to the last bit, or that all of its labels are masked.
 
     In the wild: google-research/sam (`dual_vector`) and moskomule/sam.pytorch divide by the bare
     norm; pull request 1743 of google-deepmind/optax is about the same.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
+        at_theta = objective(theta)
         with np.errstate(invalid="ignore"):  # NumPy would warn; a GPU does not
-            epsilon = self.rho * at_w.grad / np.linalg.norm(at_w.grad)  # MISTAKE: ε̂ = 0 where g = 0
-        return at_w, objective(theta + epsilon).grad
+            epsilon = self.rho * at_theta.grad / np.linalg.norm(at_theta.grad)  # MISTAKE: ε̂ must be 0 if g is
+        return at_theta, objective(theta + epsilon).grad
 
 
 # --- the second pass ------------------------------------------------------------------------------
@@ -113,42 +113,42 @@ class ZeroOverZero(SAM):
 class PerturbsTooLate(SAM):
     """The second forward pass runs before the weights are perturbed.
 
-    Its gradient is that at w again, so this is the base optimizer at twice the price.
+    Its gradient is the one at θ again, so this is the base optimizer at twice the price.
 
     In the wild: `sammodel.py` of lihachev9/CAPTCHA, where the tape is recorded before the weights
-    are moved. davda54/sam's README warns of the like: "make sure to do a full forward pass".
+    are moved. davda54/sam's README warns of a similar slip: "make sure to do a full forward pass".
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
+        at_theta = objective(theta)
         second = objective(theta)  # MISTAKE: belongs between the two lines that move theta
-        w = theta.copy()
-        theta += self.rho * at_w.grad / length(at_w.grad)
-        theta[:] = w
-        return at_w, second.grad
+        before = theta.copy()
+        theta += self.rho * at_theta.grad / length(at_theta.grad)
+        theta[:] = before
+        return at_theta, second.grad
 
 
 class AnotherMask(SAM):
     """Dropout draws a new mask for the second pass.
 
-    The two passes see two different networks: ε̂ climbs the loss of one, and the gradient that is
-    followed is that of the other.
+    The two passes see two different networks: ε̂ climbs the loss of one, and the step
+    follows the gradient of the other.
 
     In the wild: PyTorch loops that call `model(input)` twice in training mode, such as the one in
-    davda54/sam's README: in between, the random generator has moved on.
+    davda54/sam's README: between the calls the random generator moves on.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        worst = theta + self.rho * at_w.grad / length(at_w.grad)
+        at_theta = objective(theta)
+        worst = theta + self.rho * at_theta.grad / length(at_theta.grad)
         key = (*objective.key, 2)  # MISTAKE: another key, another mask
-        return at_w, BatchLoss(objective.net, objective.x, objective.y, key=key)(worst).grad
+        return at_theta, BatchLoss(objective.net, objective.x, objective.y, key=key)(worst).grad
 
 
 class SumOfMicroBatches(SAM):
-    """m-SAM adds the gradients of its micro-batches up.
+    """m-SAM adds up the gradients of its micro-batches.
 
-    With k micro-batches the learning rate is k times what it says.
+    With k micro-batches the learning rate is k times too large.
 
     In the wild: `keras.models.experimental.SharpnessAwareMinimization` of Keras 2, with
     `num_batch_splits`: `tf.reduce_sum` over gradients of mean losses.
@@ -163,27 +163,27 @@ class SumOfMicroBatches(SAM):
 
 
 class MomentumOfBothGradients(SAM):
-    """The base optimizer's moments are fed with ∇L(w) as well as ∇L(w + ε̂).
+    """The base optimizer's moments are fed with ∇L(θ) as well as ∇L(θ + ε̂).
 
     Half of what momentum remembers is the gradient that SAM replaces; Adam also counts two steps.
 
-    In the wild: an easy slip where the base optimizer's own step is used for the climb; not traced
+    In the wild: an easy slip if the base optimizer's own step is used for the climb; not traced
     to a project.
     """
 
     def gradient(self, theta, objective):
-        at_w, g = super().gradient(theta, objective)
-        self.base.update(theta.copy(), at_w.grad)  # MISTAKE: theta is spared, the velocity is not
-        return at_w, g
+        at_theta, g = super().gradient(theta, objective)
+        self.base.update(theta.copy(), at_theta.grad)  # MISTAKE: the copy spares theta, but not the velocity
+        return at_theta, g
 
 
 class DecaysTwice(SAM):
     """Weight decay is in the loss of both passes, and in the base's update as well.
 
-    The weights shrink about twice as fast as asked for.
+    The weights shrink about twice as fast as they should.
 
     In the wild: an easy slip where two conventions meet; not traced to a project. google-research/sam
-    has it in the loss, davda54/sam leaves it to the base: either is right, both together are not.
+    has it in the loss, davda54/sam leaves it to the base: either is right; the two together are wrong.
     """
 
     def gradient(self, theta, objective):
@@ -195,72 +195,72 @@ class DecaysTwice(SAM):
 
 
 class RestoresBySubtraction(SAM):
-    """w comes back as (w + ε̂) - ε̂.
+    """θ comes back as (θ + ε̂) - ε̂.
 
-    That is w up to rounding: the weights drift as ε̂ changes from step to step, even at a learning
+    That is θ up to rounding: the weights drift as ε̂ changes from step to step, even at a learning
     rate of 0, and a tiny rho does not give the base bit for bit.
 
-    In the wild: the first versions of davda54/sam, which now keeps a copy of w;
+    In the wild: the first versions of davda54/sam, which now keeps a copy of θ;
     moskomule/sam.pytorch and Keras 2.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        epsilon = self.rho * at_w.grad / length(at_w.grad)
+        at_theta = objective(theta)
+        epsilon = self.rho * at_theta.grad / length(at_theta.grad)
         worst = theta + epsilon
         g = objective(worst).grad
         theta[:] = worst - epsilon  # MISTAKE: floating-point subtraction does not undo addition
-        return at_w, g
+        return at_theta, g
 
 
 class PerturbsInPlace(SAM):
-    """theta itself is at w + ε̂ while the second pass runs.
+    """theta itself is at θ + ε̂ while the second pass runs.
 
-    Whoever looks then sees the wrong weights: a callback that evaluates or saves, or, after an
-    exception in the second pass, the checkpoint that is saved on the way out.
+    Any code that reads theta then gets the wrong weights: a callback that evaluates or saves, or, after
+    an exception in the second pass, the checkpoint that is saved on the way out.
 
-    In the wild: all that move the weights in place without a `finally`, such as davda54/sam's
+    In the wild: all projects that move the weights in place without a `finally`, such as davda54/sam's
     `step(closure)` and Keras 2.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        w = theta.copy()
-        theta += self.rho * at_w.grad / length(at_w.grad)  # MISTAKE: w + ε̂ is a vector of its own
+        at_theta = objective(theta)
+        before = theta.copy()
+        theta += self.rho * at_theta.grad / length(at_theta.grad)  # MISTAKE: θ + ε̂ should be a second vector
         g = objective(theta).grad
-        theta[:] = w
-        return at_w, g
+        theta[:] = before
+        return at_theta, g
 
 
 class LossAtWorst(SAM):
-    """The loss and the accuracy that are reported are those at w + ε̂.
+    """The step reports the loss and the accuracy at θ + ε̂.
 
-    Training looks worse than it is, the more so the larger rho, and SAM cannot be compared with
-    its base by their curves. (BatchNorm's statistics are then those at w + ε̂, too.)
+    Training looks worse than it is, the more so the larger rho, and SAM's curve cannot be compared
+    with its base's. (BatchNorm's statistics are then those at θ + ε̂, too.)
 
     In the wild: mosaicml/composer logged the loss of the second pass too; its pull request 1518
-    put that right.
+    corrected that.
     """
 
     def gradient(self, theta, objective):
-        at_w = objective(theta)
-        at_worst = objective(theta + self.rho * at_w.grad / length(at_w.grad))
-        return at_worst, at_worst.grad  # MISTAKE: at_w is what to report
+        at_theta = objective(theta)
+        at_worst = objective(theta + self.rho * at_theta.grad / length(at_theta.grad))
+        return at_worst, at_worst.grad  # MISTAKE: it should report at_theta
 
 
 def statistics_of_both_passes(sam, theta, stats, batch):
     """BatchNorm's running statistics are updated by every forward pass.
 
-    Half of what they average are activations at w + ε̂, where the network is never used, and they
+    Half of the activations that they average are at θ + ε̂, where the network is never used, and they
     forget twice as fast.
 
     In the wild: issue 17 of davda54/sam, and every loop around a framework's BatchNorm that is
-    not told to leave them alone in the second pass.
+    not told to leave its statistics alone in the second pass.
     """
 
     def objective(point):
         evaluation = batch(point)
-        fold(stats, evaluation.stats)  # MISTAKE: called at w + ε̂, too
+        fold(stats, evaluation.stats)  # MISTAKE: called at θ + ε̂, too
         return evaluation
 
     return sam.step(theta, objective)
@@ -275,10 +275,10 @@ def fold(stats, of_batch):
 
 
 def train_step(sam, theta, stats, batch):
-    """A step of minisam's training loop: what it folds in are the statistics at w."""
-    at_w = sam.step(theta, batch)
-    fold(stats, at_w.stats)
-    return at_w
+    """A step of minisam's training loop, which folds in the statistics at θ."""
+    at_theta = sam.step(theta, batch)
+    fold(stats, at_theta.stats)
+    return at_theta
 
 
 def asam(base, rho):
@@ -290,7 +290,7 @@ def m_sam(base, rho):
 
 
 class Exhibit(NamedTuple):
-    """An animal, the right one that it is mistaken for, and the property that tells them apart."""
+    """An animal, the right one that it is mistaken for, and a property that distinguishes them."""
 
     animal: Callable
     right: Callable
@@ -309,7 +309,7 @@ EXHIBITS = [
     Exhibit(MomentumOfBothGradients, SAM, properties.momentum_sees_one_gradient_a_step),
     Exhibit(DecaysTwice, SAM, properties.weights_decay_once),
     Exhibit(RestoresBySubtraction, SAM, properties.theta_is_restored_bit_for_bit),
-    Exhibit(PerturbsInPlace, SAM, properties.theta_is_w_whenever_training_stops),
-    Exhibit(LossAtWorst, SAM, properties.loss_is_reported_at_w),
-    Exhibit(statistics_of_both_passes, train_step, properties.running_statistics_are_those_at_w),
+    Exhibit(PerturbsInPlace, SAM, properties.theta_is_unchanged_whenever_training_stops),
+    Exhibit(LossAtWorst, SAM, properties.loss_is_reported_at_theta),
+    Exhibit(statistics_of_both_passes, train_step, properties.running_statistics_are_those_at_theta),
 ]

@@ -1,0 +1,69 @@
+"""Where runs are computed: in processes of this machine, or on the workers of a Dask cluster."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from minisam.kernels import get_threads, set_threads
+
+
+@contextmanager
+def local_pool(jobs: int) -> Iterator[Executor]:
+    """An executor on this many new processes, which share out the threads of this one and die with it."""
+    pool = ProcessPoolExecutor(
+        jobs,
+        # A fresh interpreter on every system: a fork would copy locks that threads hold.
+        multiprocessing.get_context("spawn"),
+        _start_worker,
+        (max(1, get_threads() // jobs),),
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown()  # and wait, so that its semaphores are returned
+
+
+def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    tqdm.set_lock(threading.RLock())  # tqdm's default lock is shared between processes, and outlives a terminated one
+    set_threads(threads)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Exit when the parent is killed; otherwise a worker would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
+    """An executor on the workers of a Dask scheduler, and how many threads they have now.
+
+    Raises:
+        OSError: there is no scheduler at this address.
+        ValueError: Dask is not installed, or the scheduler has no workers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError("--dask needs Dask: pip install 'minisam[dask]'") from error
+    with Client(address) as client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise ValueError(f"the Dask scheduler at {address} has no workers")
+        with client.get_executor(pure=False) as executor:
+            yield executor, threads

@@ -1,0 +1,71 @@
+"""Finished runs on disk: each is kept as soon as it is done, and found again by everything it depends on."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from minisam.study.tasks import Outcome, Task
+from minisam.training.checkpoint import Checkpoints
+from minisam.training.files import Damaged, locked, parse_json, read_arrays, write_arrays
+
+
+@dataclass(frozen=True)
+class Store:
+    """Finished tasks in a folder: one file per task, replaced as a whole."""
+
+    folder: Path
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path) -> Iterator["Store"]:
+        """The store in a folder, which is made if missing and locked against other processes.
+
+        Raises:
+            OSError: the folder can't be written, or another process has it open.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):
+            _clean(folder)
+            try:
+                yield cls(folder)
+            finally:
+                _clean(folder)
+
+    def load(self, task: Task) -> Outcome | None:
+        """The kept outcome of a task; None if there is none, or (with a message) if its file is damaged."""
+        path = self.folder / f"{task.name}.npz"
+        try:
+            arrays = read_arrays(path)
+            about = parse_json(str(arrays["about"]))
+            outcome = Outcome(about["outcome"], arrays["predictions"])
+            if about["task"] != parse_json(json.dumps(task.key)) or (
+                outcome.diverged is None and outcome.predictions.shape != (task.n_test,)
+            ):
+                raise Damaged(f"{path} holds something else")
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = error if isinstance(error, Damaged) else f"{path} is damaged"
+            tqdm.write(f"{problem}: the run is done again", file=sys.stderr)
+            return None
+        return outcome
+
+    def keep(self, task: Task, outcome: Outcome) -> None:
+        """Write a finished task, and delete its checkpoints."""
+        path = self.folder / f"{task.name}.npz"
+        about = json.dumps({"task": task.key, "outcome": outcome.record})
+        write_arrays(path, {"about": np.array(about), "predictions": outcome.predictions})
+        for checkpoint in Checkpoints(path, every=1).paths():
+            checkpoint.unlink()
+
+
+def _clean(folder: Path) -> None:
+    """Delete files that a process was still writing when it was killed."""
+    for leftover in folder.glob(".*-*.npz"):
+        leftover.unlink()

@@ -1,0 +1,90 @@
+"""The pictures of optimizers on toy surfaces, and their animation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minisam.analysis.toy import Bowl, Rosenbrock, TwoMinima, run
+from minisam.objective import Objective
+from minisam.optim import GD, SAM, Momentum
+from minisam.study.plots import ORANGE, SKY, contours
+
+RACES: dict[str, tuple[Objective, tuple[float, float], tuple[float, float, float, float], dict[str, Any]]] = {
+    "A long bowl": (Bowl([1.0, 30.0]), (-3.0, 1.0), (-3.4, 1.6, -1.3, 1.3), {
+        "GD": lambda: GD(lr=0.06), "Momentum": lambda: Momentum(lr=0.03, momentum=0.7)}),
+    "Rosenbrock's valley": (Rosenbrock(), (-1.2, 1.0), (-1.7, 1.7, -0.7, 1.9), {
+        "GD": lambda: GD(lr=0.01), "Momentum": lambda: Momentum(lr=0.01, momentum=0.9)}),
+    "A sharp and a flat minimum": (TwoMinima(), (-2.2, 0.3), (-2.6, 2.0, -1.1, 1.1), {
+        "GD": lambda: GD(lr=0.004), "SAM": lambda: SAM(GD(lr=0.004), rho=0.8)}),
+}  # fmt: skip
+STEPS = 100
+LOOKS = ((SKY, "--"), (ORANGE, "-"))  # of the two in a race
+
+
+def _surface(ax: Axes, surface: Objective, extent: tuple[float, float, float, float]) -> None:
+    left, right, low, high = extent
+    a, b = np.linspace(left, right, 161), np.linspace(low, high, 161)
+    losses = np.array([[surface.value(np.array([x, y])) for x in a] for y in b])
+    contours(ax, a, b, np.maximum(losses, 1e-2))
+    ax.set(xlabel="θ₁", ylabel="θ₂", xlim=(left, right), ylim=(low, high))
+
+
+def toys() -> Figure:
+    """Three surfaces with two optimizers each; and SAM's step, θ → θ + ε̂ → the next θ."""
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    *axes, inside = figure.subplots(2, 2).flat
+    for ax, (title, (surface, start, extent, racers)) in zip(axes, RACES.items(), strict=True):
+        _surface(ax, surface, extent)
+        for (name, make), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
+            path = run(make(), surface, start, STEPS)
+            ax.plot(*path.thetas.T, dash, color=colour, marker=".", ms=4, lw=1.5, label=name)
+            ax.plot(*path.thetas[-1], "*", color=colour, ms=16, mec="black")
+        ax.set_title(title)
+        ax.legend(loc="lower right", fontsize=9)
+    _triangles(inside)
+    return figure
+
+
+def _triangles(ax: Axes) -> None:
+    """The first steps of SAM in a bowl: up to θ + ε̂, then from θ against the gradient found there."""
+    bowl = Bowl([1.0, 4.0])
+    _surface(ax, bowl, (-3.2, 0.6, -1.6, 2.0))
+    path = run(SAM(GD(lr=0.2), rho=0.6), bowl, (-2.2, 1.0), 5)
+    for i, (here, worst, after) in enumerate(zip(path.thetas, path.worst, path.thetas[1:], strict=False)):
+        ax.fill(*np.array([here, worst, after]).T, color="white", alpha=0.25, lw=0)
+        ax.annotate("", worst, here, arrowprops={"arrowstyle": "->", "color": "white", "lw": 1.8})
+        ax.annotate("", after, here, arrowprops={"arrowstyle": "->", "color": ORANGE, "lw": 2.2})
+        ax.plot(*here, "o", color="black", ms=5)
+        if i == 0:
+            ax.annotate("θ", here, (6, -14), textcoords="offset points")
+            ax.annotate("θ + ε̂", worst, (-40, 8), textcoords="offset points")
+    ax.set_title("SAM: up by ε̂ (white), then from θ along -∇L(θ + ε̂)", fontsize=11)
+
+
+def animation(file: Path) -> None:
+    """GD and SAM on the surface of two minima, step by step, as a GIF."""
+    surface, start, extent, racers = RACES["A sharp and a flat minimum"]
+    figure = Figure(figsize=(6.4, 3.6), dpi=80, layout="constrained")
+    ax = figure.subplots()
+    _surface(ax, surface, extent)
+    ax.set_title("GD falls into the sharp minimum, SAM does not")
+    drawn: list[Any] = []
+    for (name, make), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
+        path = run(make(), surface, start, STEPS)
+        drawn.append(
+            (path, *ax.plot([], [], dash, color=colour, lw=1.5, label=name), *ax.plot([], [], "o", color=colour))
+        )
+    (reach,) = ax.plot([], [], color="white", lw=1.5, label="ε̂")
+    ax.legend(loc="lower right", fontsize=9)
+
+    def draw(i: int) -> None:
+        for path, trail, head in drawn:
+            trail.set_data(*path.thetas[: i + 1].T)
+            head.set_data(*path.thetas[i : i + 1].T)
+        reach.set_data(*np.array([drawn[-1][0].thetas[i], drawn[-1][0].worst[i]]).T)
+
+    FuncAnimation(figure, draw, frames=range(0, STEPS, 2)).save(file, PillowWriter(fps=12))
