@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from minisam.data.batches import Batches, Normalisation, augment, redraw_labels, stratified
+from minisam.data.batches import Batches, Normalisation, augment, redraw_labels
 from minisam.rng import Stream, keyed_rng
 
 
@@ -43,37 +43,6 @@ def test_epoch_and_step_start_at_0():
 def test_seed_must_not_be_negative():
     with pytest.raises(ValueError, match=r"^seed must be an integer ≥ 0, got -1$"):
         keyed_rng(-1, Stream.INIT)
-
-
-# --- stratified -----------------------------------------------------------------------------------
-
-
-@given(seed=seeds, n_classes=st.integers(1, 6), n=st.integers(6, 60), data=st.data())
-@settings(deadline=None)
-def test_stratified_takes_exactly_as_many_of_each_class(seed, n_classes, n, data):
-    y = np.random.default_rng(seed).permutation(np.arange(n) % n_classes) * 10 + 5
-    each = data.draw(st.integers(1, n // n_classes))
-    chosen = stratified(y, each, seed)
-    assert np.array_equal(chosen, np.unique(chosen))  # sorted, no repeats
-    classes, counts = np.unique(y[chosen], return_counts=True)
-    assert np.array_equal(classes, np.unique(y))
-    assert (counts == each).all()
-    assert np.array_equal(chosen, stratified(y, each, seed))
-
-
-def test_stratified_chooses_at_random_from_all_of_a_class():
-    y = np.tile(np.arange(2), 20)
-    subsets = [stratified(y, 5, seed).tolist() for seed in range(400)]
-    assert len({tuple(subset) for subset in subsets}) > 390
-    # 4,000 picks of 40 places; picks without repeats vary less than χ² with 39 degrees assumes
-    assert_uniform(np.bincount(np.concatenate(subsets), minlength=40), degrees=39, bound=72.1)
-
-
-@pytest.mark.parametrize("n_per_class", [0, -1, 3])
-def test_stratified_needs_enough_of_the_rarest_class(n_per_class):
-    message = rf"n_per_class must be 1 to 2 \(the rarest class\), got {n_per_class}$"
-    with pytest.raises(ValueError, match=message):
-        stratified(np.array([0, 0, 0, 1, 1]), n_per_class)
 
 
 # --- redraw_labels --------------------------------------------------------------------------------

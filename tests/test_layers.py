@@ -124,7 +124,7 @@ def test_half_a_backward_is_half_of_backward(case, batch_size, seed):
     assert layer.backward_at_input(params, cache, dy, grads, Env()) is None
     for a, b in zip(grads, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(layer.slope(params, cache, dy, Env())[0], dx)
+    np.testing.assert_array_equal(layer.linearize(params, cache, dy, Env())[0], dx)
 
 
 @given(case=any_layer, batch_size=batch_sizes, seed=seeds)
@@ -134,7 +134,7 @@ def test_an_input_that_stands_still_may_be_left_out_of_the_tangents(case, batch_
     dy, dy_dot = rng.standard_normal((2, batch_size, *layer.output_shape(input_shape)))
     params_dot = [rng.standard_normal(param.shape) for param in params]
     _, cache = layer.forward(params, x, Env(key=(0,)))
-    at = Point(params, cache, layer.slope(params, cache, dy, Env())[1])
+    at = Point(params, cache, layer.linearize(params, cache, dy, Env())[1])
     found = []
     for tangent in (layer.tangent, layer.tangent_at_input):
         y_dot, cache_dot = tangent(at, params_dot, np.zeros_like(x), Env())

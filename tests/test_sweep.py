@@ -154,7 +154,7 @@ def test_a_damaged_run_is_done_again(tmp_path, dataset, expected, damage, counte
     path.write_bytes(damage(path.read_bytes()))
     assert numbers(run_all(CONFIGS, dataset, folder=tmp_path)) == numbers(expected)
     assert len(counted) == 4
-    assert re.search(rf"{path.name} .*: done again", capsys.readouterr().err)
+    assert re.search(rf"{path.name} .*: the run is done again", capsys.readouterr().err)
 
 
 def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted):

@@ -106,7 +106,7 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
 
     env = Env(key=(0,), running=running)
     _, cache = layer.forward(params, x.copy(), env)
-    _, dy = layer.slope(params, cache, at[-1], env)
+    _, dy = layer.linearize(params, cache, at[-1], env)
     here, (x_dot, *params_dot, dy_dot) = Point(params, cache, dy), dots
     y_dot, cache_dot = layer.tangent(here, params_dot, x_dot, Env())
     grads_dot = [np.full_like(param, np.nan) for param in params]

@@ -1,4 +1,4 @@
-"""From images to minibatches: subsets, label noise, normalisation, augmentation, shuffling.
+"""From images to minibatches: label noise, normalisation, augmentation, shuffling.
 
 Everything random is keyed (see `minisam.rng`): a minibatch depends on (seed, epoch, step) and on
 nothing that happened before, so two optimizers with the same seed see the same batches.
@@ -11,28 +11,6 @@ import numpy as np
 
 from minisam.checks import Array, Checked, Count, Fraction, Natural, require
 from minisam.rng import Stream, keyed_rng
-
-
-def stratified(y: Array, n_per_class: int, seed: int = 0) -> Array:
-    """Indices (n_classes · n_per_class,) of a random subset with n_per_class examples of each class.
-
-    y is (N,) integers. The indices are sorted.
-
-    Raises:
-        ValueError: no labels; n_per_class < 1, or larger than the rarest class.
-
-    >>> y = np.array([0, 1, 0, 1, 1])
-    >>> y[stratified(y, 2)].tolist().count(0)
-    2
-    """
-    classes, counts = np.unique(y, return_counts=True)
-    if not len(y):
-        raise ValueError("expected labels y, got none")
-    if not 1 <= n_per_class <= counts.min():
-        raise ValueError(f"n_per_class must be 1 to {counts.min()} (the rarest class), got {n_per_class}")
-    rng = keyed_rng(seed, Stream.SUBSET)
-    chosen = [rng.permutation(np.flatnonzero(y == k))[:n_per_class] for k in classes]
-    return np.sort(np.concatenate(chosen))
 
 
 def redraw_labels(y: Array, fraction: float, n_classes: int, seed: int = 0) -> Array:

@@ -100,10 +100,10 @@ class Chain(Layer):
             dy = dx
         return dy
 
-    def slope(self, params, caches, dy, env):
+    def linearize(self, params, caches, dy, env):
         own, kept = self.by_layer(params), [None] * len(self.layers)
         for i in reversed(range(len(self.layers))):
-            dy, kept[i] = self.layers[i].slope(own[i], caches[i], dy, env)
+            dy, kept[i] = self.layers[i].linearize(own[i], caches[i], dy, env)
         return dy, kept
 
     def tangent(self, at, params_dot, x_dot, env):

@@ -104,7 +104,7 @@ class Layer(Checked):
         """The same as `tangent`, told that x_dot is 0."""
         return self.tangent(at, params_dot, x_dot, env)
 
-    def slope(self, params: list[Array], cache: Any, dy: Array, env: Env) -> tuple[Array, Any]:
+    def linearize(self, params: list[Array], cache: Any, dy: Array, env: Env) -> tuple[Array, Any]:
         """Return dL/dx, without dL/dparams, and what a `Point` keeps as dy."""
         return self.backward(params, cache, dy, [np.empty_like(param) for param in params], env), dy
 
@@ -146,7 +146,7 @@ class Bilinear(Layer):
     def backward_at_input(self, params, x, dy, grads, env):
         self.weight_gradient(x, dy, grads)
 
-    def slope(self, params, x, dy, env):
+    def linearize(self, params, x, dy, env):
         return self.input_gradient(params, x, dy, env), dy
 
     def tangent(self, at, params_dot, x_dot, env):

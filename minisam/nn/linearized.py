@@ -32,7 +32,7 @@ class Linearized:
         params = chain.views(theta.copy())  # optimizers move theta in place
         outputs, caches = chain.forward(params, x, own)
         self.loss, dy = loss(outputs, y)
-        _, dys = chain.slope(params, caches, dy, own)
+        _, dys = chain.linearize(params, caches, dy, own)
         self._at = Point(params, caches, dys)
         self._x_dot = np.zeros_like(x)
         self._chain, self._outputs, self._y, self._criterion, self._env = chain, outputs, y, loss, env

@@ -78,9 +78,9 @@ class Residual(Layer):
         dx += s.backward(own[1], caches[1], dy, own_grads[1], env)  # x goes both ways: its gradients add up
         return dx
 
-    def slope(self, params, caches, dy, env):
+    def linearize(self, params, caches, dy, env):
         each = zip(self.paths, self.by_path(params), caches, strict=True)
-        (through_f, f_kept), (through_s, s_kept) = (path.slope(own, cache, dy, env) for path, own, cache in each)
+        (through_f, f_kept), (through_s, s_kept) = (path.linearize(own, cache, dy, env) for path, own, cache in each)
         return through_f + through_s, (f_kept, s_kept)
 
     def tangent(self, at, params_dot, x_dot, env):

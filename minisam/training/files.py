@@ -113,9 +113,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             if sum(member.file_size for member in archive.infolist()) > len(raw):
-                raise ValueError(
-                    "compressed, or with overlapping parts: it could be of any size"
-                )
+                raise ValueError("compressed, or with overlapping parts: it could be of any size")
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except Exception as error:  # a damaged archive can fail in any way
         raise Damaged(f"{path} is damaged, or not an .npz file") from error
