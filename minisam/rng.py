@@ -20,6 +20,7 @@ class Stream(IntEnum):
     SHUFFLE = 2
     AUGMENT = 3
     LABEL_NOISE = 4
+    SUBSET = 5
     DROPOUT = 6
     ASCENT = 7
 

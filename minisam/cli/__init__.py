@@ -7,11 +7,15 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
     study/sweep.py        run_all: hand the runs to processes
     study/tasks.py        work: one run, and its sharpness
     training/loop.py      train: epochs and minibatches
-    optim/sam.py          SAM.step: two gradients, one step
+    optim/first_order.py  Optimizer.step: get a gradient, then update theta
+    optim/sam.py          SAM.gradient: two evaluations, at θ and at θ + ε̂
     nn/batch_loss.py      BatchLoss: the loss and its gradient at theta, on one minibatch
+    nn/network.py         Sequential.evaluate: forward, loss, backward
     nn/chain.py           Chain: forward through the layers, backward in reverse
-    nn/convolution.py     Conv2d: one layer's forward and backward (for the MLP: Linear, in nn/dense.py)
-    kernels/conv.py       conv2d: the arithmetic, compiled
+    nn/dense.py           Linear and ReLU, for the MLP; Conv2d, in nn/convolution.py, for a CNN
+    kernels/gemm.py       Linear's matrix products, in blocks for all threads
+    kernels/vector.py     ReLU's loop, compiled (by kernels/compiled.py, before the first step)
+    kernels/conv.py       Conv2d's unfolding, compiled; kernels/winograd.py for 16 channels and more
 """
 
 import argparse

@@ -1,16 +1,17 @@
 """3×3 convolution with a quarter of the multiplications (Winograd's F(4×4, 3×3); Lavin & Gray 2016).
 
-A filter with three taps, slid along six numbers, is a part of a product of polynomials. A product
-can be had by evaluating both factors at points, multiplying value by value, and interpolating:
-four outputs take six products, not twelve. With matrices that depend on the points alone,
+A filter with three taps, slid along six numbers, gives some coefficients of a product of two
+polynomials. That product can be computed by evaluating both factors at points, multiplying value by
+value, and interpolating: four outputs take six products, not twelve. With matrices that depend on the
+points alone,
 
     y = Aᵀ [(G g) ⊙ (Bᵀ d)]                      d (6,), g (3,), y (4,)
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A               in two dimensions: 36 products, not 144
 
 With channels, each of the 36 is a matrix product over all tiles, (tiles, C) times (C, F). The
-weight gradient reads the same formula backwards: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G. So `to_tiles`
-has two uses, both M (·) Mᵀ: of overlapping 6×6 tiles d with M = Bᵀ, and of the 4×4 blocks dy with
-M = A, which it takes as 6×6 tiles whose last two columns of M are zeros.
+weight gradient is the same formula transposed: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G. `to_tiles` computes
+M (·) Mᵀ for both factors: on overlapping 6×6 tiles d with M = Bᵀ, and on 4×4 blocks dy with M = A. For
+these it reads 6×6 pixels as well, and M is A with two columns of zeros appended.
 
 In the code: tile (r, t) of image n begins at pixel (4r, 4t) of y; i, j and p, q run over the six points
 or pixels of a tile; C and F are the channels of x and y; U, V and D stand for G g Gᵀ, Bᵀ d B and A dy Aᵀ.
@@ -40,7 +41,11 @@ _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in 
 
 @kernel("void(T[:,:,:,::1], T[:,::1], i8, i8, T[:,::1], T[:,:,:,:,::1])")
 def to_tiles(x, M, above, before, rows, tiles):
-    """tiles[6i + j, n, r, t] = Σₚᵩ M[i,p] M[j,q] x[n, 4r - above + p, 4t - before + q], x = 0 outside."""
+    """tiles[6i + j, n, r, t] = Σₚᵩ M[i,p] M[j,q] x[n, 4r - above + p, 4t - before + q], x = 0 outside.
+
+    above and before are the zeros above and left of the image; rows (7, …) is scratch memory, for six
+    rows of the image with their zeros and for one combination of them.
+    """
     _, N, tile_rows, n_tiles, C = tiles.shape
     x0, x1, x2, x3, x4, x5, row = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
     pixels = row.reshape(len(row) // C, C)

@@ -46,7 +46,7 @@ class Chain(Layer):
         return [[next(rest) for _ in layer.param_shapes] for layer in self.layers]
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
-        """shapes[i] goes into layer i, shapes[i + 1] comes out; ValueError naming a layer that they do not fit."""
+        """shapes[i] goes into layer i, shapes[i + 1] comes out; ValueError names the layer that does not fit."""
         shapes = [tuple(input_shape)]
         for i, layer in enumerate(self.layers):
             try:
@@ -90,7 +90,7 @@ class Chain(Layer):
     def _backward(self, params, caches, dy, grads, env, stop: int) -> Array:
         """The backward passes of the layers from the last to number `stop`."""
         own, own_grads = self.by_layer(params), self.by_layer(grads)
-        # A dL/dx is read once, by the layer below: two memories can take turns.
+        # Each dL/dx is read once, by the layer below: two arenas can alternate.
         free, taken = env.alternating
         for i in reversed(range(stop, len(self.layers))):
             free.arena.reset()
@@ -128,7 +128,7 @@ class Chain(Layer):
     def backward_tangent(self, at, moving, grads_dot, env):
         points, dy_dot = self._points(at), moving.dy_dot
         own_dot, own_grads_dot = self.by_layer(moving.params_dot), self.by_layer(grads_dot)
-        for i in range(-1, -len(moving.cache_dot) - 1, -1):
+        for i in range(-1, -len(moving.cache_dot) - 1, -1):  # from the end: the first layers may be missing
             of_layer = Motion(own_dot[i], moving.cache_dot[i], dy_dot)
             dy_dot = self.layers[i].backward_tangent(points[i], of_layer, own_grads_dot[i], env)
         return dy_dot

@@ -1,4 +1,4 @@
-"""What one evaluation of a network shares: scratch memory, the key of its random numbers, statistics.
+"""What the layers share during one evaluation: scratch memory, the key of random numbers, statistics.
 
 A training step needs the same arrays as the step before. Asking the operating system for new ones
 costs more than filling them (the first touch of every page is a fault), so an arena hands out the same
@@ -15,7 +15,7 @@ from minisam.checks import Array
 
 
 class Arena:
-    """Scratch memory that one evaluation after another writes over.
+    """Scratch memory that each evaluation overwrites.
 
     The i-th request after a `reset` gets the i-th buffer, enlarged if it is too small.
 
@@ -48,14 +48,14 @@ class Arena:
 
 @dataclass
 class Env:
-    """What the layers of a network share during one evaluation, and the next evaluation uses again.
+    """What the layers of a network share during one evaluation; reused by the next one.
 
     One evaluation at a time: two threads need an Env each.
     """
 
-    arena: Arena = field(default_factory=Arena)  # for what forward keeps for backward
-    examples: int = 0  # examples whose gradient was computed: what training costs
-    key: tuple[int, ...] | None = None  # of the evaluation's random numbers
+    arena: Arena = field(default_factory=Arena)  # holds what forward keeps for backward
+    examples: int = 0  # examples whose gradient was computed: the cost of training
+    key: tuple[int, ...] | None = None  # seeds this evaluation's random numbers
     rngs: int = 0  # generators handed out so far
     stats: list[Array] = field(default_factory=list)  # what each BatchNorm found in the batch
     running: Array | None = None  # what each BatchNorm uses instead in evaluation; None while training

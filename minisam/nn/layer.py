@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 
 class Point(NamedTuple):
-    """Where a layer is in one evaluation: what its forward and backward were given and left."""
+    """One evaluation of a layer: its parameters, the cache that forward left, the dy that backward was given."""
 
     params: list[Array]
     cache: Any
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """How that changes along v, once `tangent` has been through."""
+    """The rates of change of a Point's fields along v, once `tangent` has found the cache's."""
 
     params_dot: list[Array]
     cache_dot: Any
@@ -37,12 +37,12 @@ class Motion(NamedTuple):
 
 
 class Layer(Checked):
-    """What every layer answers. Write `forward` and `backward`; the rest has defaults.
+    """The interface of a layer. Write `forward` and `backward`; the rest has defaults.
 
-    A layer with parameters also names them (`param_shapes`) and starts them (`init`); one that
+    A layer with parameters also names them (`param_shapes`) and initialises them (`init`); one that
     changes shapes says how (`output_shape`). With `tangent` and `backward_tangent` there are
     Hessian-vector products through it. Shapes leave out the batch: `input_shape` (32, 32, 3) means x
-    of shape (N, 32, 32, 3).
+    of shape (N, 32, 32, 3). Returned arrays may be new, or from env.arena, which saves time; x is only read.
 
     >>> class Square(Layer):
     ...     def forward(self, params, x, env):
@@ -63,7 +63,7 @@ class Layer(Checked):
         """Write initial values into params."""
 
     def init_stats(self, dtype: Any) -> list[Array]:
-        """Running statistics to start from, in the order in which a training pass adds its own to env.stats."""
+        """Running statistics to start from, in the order in which forward appends batch statistics to env.stats."""
         return []
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -85,7 +85,7 @@ class Layer(Checked):
     def tangent(self, at: Point, params_dot: list[Array], x_dot: Array, env: Env) -> tuple[Array, Any]:
         """Return y_dot and cache_dot: how y and the cache change while params and x change at these rates.
 
-        cache_dot is for `backward_tangent`, whatever that needs. at.dy is dL/dy here as well.
+        cache_dot is passed on to `backward_tangent` and may be anything that it needs.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
@@ -93,8 +93,8 @@ class Layer(Checked):
         """Assign the rates of dL/dparams into grads_dot and return that of dL/dx."""
         raise NotImplementedError(f"{type(self).__name__} has no tangent: no Hessian-vector product")
 
-    # At a network's input x is data: nobody asks for dL/dx, and x does not move. A layer that can save
-    # work there overrides the first two of these; a layer made of layers overrides all three.
+    # At a network's input x is data: no one needs dL/dx, and x does not move. A layer that can save work
+    # there overrides backward_at_input and tangent_at_input; a layer made of layers also linearize.
 
     def backward_at_input(self, params: list[Array], cache: Any, dy: Array, grads: list[Array], env: Env) -> None:
         """Assign dL/dparams into grads, and no more."""
@@ -105,7 +105,7 @@ class Layer(Checked):
         return self.tangent(at, params_dot, x_dot, env)
 
     def linearize(self, params: list[Array], cache: Any, dy: Array, env: Env) -> tuple[Array, Any]:
-        """Return dL/dx, without dL/dparams, and what a `Point` keeps as dy."""
+        """Return dL/dx, without keeping dL/dparams, and the value for `Point.dy`."""
         return self.backward(params, cache, dy, [np.empty_like(param) for param in params], env), dy
 
     def refuse(self, expected: str, got: Shape) -> ValueError:
@@ -164,7 +164,7 @@ class Bilinear(Layer):
             return None
         others = [env.arena.empty(array.shape, array.dtype) for array in grads_dot]
         self.weight_gradient(x_dot, at.dy, others)
-        grads_dot[0] += others[0]  # but not others[1], since y's b meets no x
+        grads_dot[0] += others[0]  # b is not multiplied by x, so ẋ adds nothing to db
         dx_dot = self.input_gradient(at.params, x, moving.dy_dot, env)
         dx_dot += self.input_gradient(moving.params_dot, x, at.dy, env)
         return dx_dot

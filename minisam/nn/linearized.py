@@ -1,4 +1,4 @@
-"""Second derivatives: how a network's gradient changes while theta moves along v.
+"""Second derivatives: how a network's gradient changes as theta moves along v.
 
 H v = d/dt ∇L(θ + t v) at t = 0, exactly, at the price of about two gradients: every layer's forward
 and backward are differentiated once more, along v only (Pearlmutter 1994). No Hessian is formed.
@@ -17,7 +17,7 @@ class Linearized:
     """The `loss` of a batch at one theta, and products with its Hessian there, for many v.
 
     It owns a copy of theta and every layer's cache and dL/dy; x and y are read again for every
-    product. Products are computed in the memory of `env`, which linearisations may share as long as one
+    product. Products use env's scratch memory, which several linearisations may share as long as one
     product is computed at a time. v and the products are (P,) in theta's dtype.
 
     >>> from minisam.nn import Linear, MeanSquaredError, Sequential
@@ -61,7 +61,7 @@ class Linearized:
         return product
 
     def _tangent(self, v: Array) -> tuple[list[Array], list, Array]:
-        """v as the rates of all parameters, the rates of the caches, and that of dL/d outputs."""
+        """Check v; return it by parameter, and the rates of the caches and of dL/d outputs."""
         require_array("v", v)
         if v.shape != self._shape or v.dtype != self._outputs.dtype:
             like = f"{self._shape} {self._outputs.dtype}"

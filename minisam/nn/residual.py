@@ -74,7 +74,7 @@ class Residual(Layer):
         (f, s), own, own_grads = self.paths, self.by_path(params), self.by_path(grads)
         through_f = f.backward(own[0], caches[0], dy, own_grads[0], env)
         dx = env.arena.empty(through_f.shape, through_f.dtype)
-        dx[...] = through_f  # which lies in memory that the shortcut's pass will use again
+        dx[...] = through_f  # copied, because the shortcut's pass reuses that memory
         dx += s.backward(own[1], caches[1], dy, own_grads[1], env)  # x goes both ways: its gradients add up
         return dx
 
@@ -91,7 +91,7 @@ class Residual(Layer):
     def backward_tangent(self, at, moving, grads_dot, env):
         motions = zip(self.by_path(moving.params_dot), moving.cache_dot, (moving.dy_dot,) * 2, strict=True)
         each: Any = zip(self.paths, self._points(at), motions, self.by_path(grads_dot), strict=True)
-        through_f, through_s = (path.backward_tangent(at, Motion(*dot), own, env) for path, at, dot, own in each)
+        through_f, through_s = (path.backward_tangent(p, Motion(*dot), grads, env) for path, p, dot, grads in each)
         return through_f + through_s
 
     def _points(self, at: Point) -> list[Point]:

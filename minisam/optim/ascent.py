@@ -1,7 +1,7 @@
 """Where is the loss worst nearby? The directions in which SAM climbs.
 
 To first order L(θ + ε) rises by gᵀε, most for the ε̂ that maximises this over a ball ‖ε‖ ≤ ρ. An ascent
-returns a direction and its norm, the one in which the ball is a ball. So ε̂ = ρ · direction / norm lies on
+returns a direction and its norm, in the norm that defines the ball. So ε̂ = ρ · direction / norm lies on
 the surface. A norm of 0 means that there is nowhere to climb.
 """
 
@@ -53,7 +53,7 @@ class Ball(Checked):
 class Adaptive(Checked):
     """ASAM's ball, ‖T⁻¹ε‖₂ ≤ ρ with T = |θ| + η: ε̂ = ρ T² g / ‖T g‖₂ (Kwon et al. 2021, algorithm 1).
 
-    Large weights may move farther, so scaling one layer up and the next one down changes nothing, up
+    Large weights move farther, so scaling one layer up and the next one down changes nothing, up
     to η. Without η a weight at 0, such as every bias at the start, would not be perturbed. rho is
     relative to the weights: on CIFAR-10 the paper uses 0.5 for ASAM and 0.05 for SAM. theta and g
     are (P,).
@@ -81,7 +81,7 @@ class Adaptive(Checked):
 class RandomDirection(Checked):
     """A direction drawn uniformly, whatever the gradient: the control experiment for SAM.
 
-    Keyed by seed and step: all micro-batches and ascents of a step share one direction. On average the
+    Keyed by seed and step: all micro-batches and ascent steps of a step share one direction. On average the
     loss does not rise along it, to first order.
 
     >>> direction, norm = RandomDirection(seed=0)(np.zeros(3), np.ones(3), 7)

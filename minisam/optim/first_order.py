@@ -59,9 +59,9 @@ Base = Annotated[Optimizer, Range(_EXPECTED, Optimizer, lambda base: type(base).
 
 @dataclass
 class FirstOrder(Optimizer):
-    """An optimizer with a learning rate and weight decay, either of which a subclass uses in its `update`.
+    """An optimizer with a learning rate and weight decay, which a subclass uses in its `update`.
 
-    `t` counts the steps taken; a subclass adds 1 at each.
+    `t` counts the steps taken: `update` reads value_at(self.lr, self.t), then adds 1 to t.
 
     Raises:
         ValueError: lr not above 0, negative weight_decay.

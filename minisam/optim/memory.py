@@ -1,9 +1,9 @@
 """What an optimizer remembers from one step to the next, and how a checkpoint saves and restores it.
 
-An optimizer is a dataclass. Its arguments are fields; what it remembers is fields, too, declared with
-init=False and what they start as: a number, or None for a vector like theta that it does not have
-yet. Optimizers inside it (SAM's base, or its ascent) have a memory of their own. Nothing else may
-survive a step: then a resumed training has the same bits as one that was never interrupted.
+An optimizer is a dataclass. Its arguments are fields, and so is everything that it remembers: fields with
+init=False and a default, either a number or None (a vector like theta that does not exist yet).
+Optimizers inside it (SAM's base, or its ascent) have a memory of their own. Nothing else may survive a
+step: then a resumed training has the same bits as one that was never interrupted.
 
 >>> from dataclasses import dataclass, field
 >>> from minisam.optim import SAM, Optimizer
@@ -37,7 +37,7 @@ def memory(optimizer: Any) -> dict[str, int | float | np.ndarray | None]:
 
 
 def recall(optimizer: Any, values: Mapping[str, Any]) -> None:
-    """Set what `memory` returned, with a value for each of its names."""
+    """Restore the values that `memory` returned, by the same names."""
     for owner, attribute, name in _slots(optimizer):
         setattr(owner, attribute, values[name])
 

@@ -47,7 +47,7 @@ class Store:
             if about["task"] != parse_json(json.dumps(task.key)) or (
                 outcome.diverged is None and outcome.predictions.shape != (task.n_test,)
             ):
-                raise Damaged(f"{path} holds something else")
+                raise Damaged(f"{path} holds another task's outcome")
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:

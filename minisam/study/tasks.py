@@ -25,8 +25,9 @@ from minisam.training.environment import environment
 from minisam.training.loop import Diverged, Prepared, network, train
 
 RHO = 0.05  # the radius within which sharpness is measured
+# of measuring curvature and sharpness, once per run
 EFFORT: dict[str, Any] = {"samples": 5, "slices": 0, "steps": 8, "starts": 1, "directions": 1, "tolerance": 3e-3}
-SAVES = 5  # checkpoints per run
+SAVES = 5  # checkpoints per run, about evenly spread
 
 
 class Outcome(NamedTuple):

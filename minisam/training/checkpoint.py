@@ -37,12 +37,14 @@ class State:
 
 def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any:
     """A remembered value read from a file: a vector like theta, or a number of the same type as at the start."""
-    if value is not None and value.shape == NOTHING.shape and at_start is None:
-        return None
-    if value is not None and not value.shape and type(value.item()) is type(at_start):
-        return value.item()
-    if value is None or (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
-        raise TypeError(f"optimizer.{name}")
+    if value is None:
+        raise TypeError(f"optimizer.{name} is missing")
+    if value.shape == NOTHING.shape and at_start is None:
+        return None  # a vector that did not exist yet
+    if not value.shape and type(value.item()) is type(at_start):
+        return value.item()  # a number
+    if (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
+        raise TypeError(f"optimizer.{name} is neither a number nor a vector like theta")
     return value
 
 
@@ -64,7 +66,7 @@ class Checkpoints(Checked):
         return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
 
     def keep(self, state: State, run: dict[str, Any]) -> None:
-        """Write a state of `run`, the record of what it computes; then delete all but the last two.
+        """Write the state of a run, which the record `run` identifies; then delete all but the last two files.
 
         Raises:
             OSError: it can't be written; the earlier ones are still there.
@@ -79,7 +81,7 @@ class Checkpoints(Checked):
             old.unlink()
 
     def restore(self, state: State, run: dict[str, Any]) -> None:
-        """Bring a state to the newest checkpoint of the same `run`; without one, leave it as it is.
+        """Load the newest checkpoint of the same `run` into the state; without one, leave it as it is.
 
         A damaged checkpoint is passed over, with a message, for the one before it. A file that a killed
         process was still writing is deleted.
@@ -116,7 +118,7 @@ class Checkpoints(Checked):
                 so_far != [(i + 1, int, float) for i in range(len(history))]
                 or not 0 < len(history) <= model.config.epochs
             ):
-                raise TypeError("another history")
+                raise TypeError("the epochs of its history do not count from 1")
             thetas = list(arrays["path"]) if state.path else []
         except (KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
