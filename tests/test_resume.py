@@ -165,9 +165,15 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatc
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda arrays: arrays.pop("optimizer.velocity"), "optimizer.velocity"),
-        (lambda arrays: arrays.update({"optimizer.velocity": np.ones(3, np.float32)}), "optimizer.velocity"),
-        (lambda arrays: arrays.update({"optimizer.t": np.float64(9)}), "optimizer.t"),
+        (lambda arrays: arrays.pop("optimizer.velocity"), "optimizer.velocity is missing"),
+        (
+            lambda arrays: arrays.update({"optimizer.velocity": np.ones(3, np.float32)}),
+            "optimizer.velocity is neither a number nor a vector like theta",
+        ),
+        (
+            lambda arrays: arrays.update({"optimizer.t": np.float64(9)}),
+            "optimizer.t is neither a number nor a vector like theta",
+        ),
     ],
 )
 def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, text, capsys):

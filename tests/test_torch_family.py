@@ -175,9 +175,9 @@ def train(member, name, dtype):
     theta, stats = theta.copy(), net.init_stats(dtype)
     optimizer, losses = MEMBERS[member][0](Momentum(**BASE)), []
     for x, y in batches:
-        at_w = optimizer.step(theta, BatchLoss(net, x, y))
-        stats += BatchNorm.MOMENTUM * (at_w.stats - stats)
-        losses.append(at_w.loss)
+        at_theta = optimizer.step(theta, BatchLoss(net, x, y))
+        stats += BatchNorm.MOMENTUM * (at_theta.stats - stats)
+        losses.append(at_theta.loss)
     return theta, stats, BatchLoss(net, *batches[0], stats=stats)(theta).loss, losses
 
 

@@ -36,8 +36,8 @@ def _step(case: Case):
     theta, batch = start.copy(), BatchLoss(net, *images(case.n))
 
     def result() -> list[np.ndarray]:
-        at_w, grad = optimizer.gradient(start, batch)
-        return [np.array([at_w.loss]), grad]
+        at_theta, grad = optimizer.gradient(start, batch)
+        return [np.array([at_theta.loss]), grad]
 
     return lambda: optimizer.step(theta, batch), result
 
