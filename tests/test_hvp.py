@@ -273,3 +273,10 @@ def test_a_layer_without_tangents_is_refused():
 def test_a_network_without_parameters_has_no_curvature():
     net = Sequential([Flatten()], input_shape=(1, 3, 1))
     assert net.hvp(np.zeros(0), np.zeros(0), np.zeros((2, 1, 3, 1)), np.array([0, 2])).shape == (0,)
+
+
+def test_layers_before_the_first_parameters_are_passed_by():
+    net = Sequential([Tanh(), Flatten(), Linear(6, 4), Tanh(), Linear(4, 3)], input_shape=(1, 3, 2))
+    theta, batch = batch_of(net, n=5)
+    v = np.random.default_rng(0).standard_normal(len(theta))
+    assert relative_error(batch.hessian(theta)(v), difference(batch, theta, v)) < 1e-6

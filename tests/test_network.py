@@ -533,3 +533,14 @@ def test_a_single_image_is_an_error_of_x_not_of_the_labels(rng):
     _, x, y = drawn(net, rng)
     with pytest.raises(ValueError, match=r"expected x of shape \(N ≥ 1, 4, 5, 2\), got \(4, 5, 2\): x\[None\] is"):
         BatchLoss(net, x[0], y)
+
+
+@pytest.mark.parametrize("between", [[], [ReLU()], [Tanh()]])
+def test_a_gradient_is_not_written_over_while_it_is_read(between, rng):
+    """Flatten hands back a view of its dy; the layer below must not get that memory for its own dx."""
+    layers = [Conv2d(2, 3, 3), Tanh(), Conv2d(3, 2, 3), *between, MaxPool2d(2), Flatten(), Linear(8, 4)]
+    net = Sequential(layers, input_shape=(4, 5, 2))
+    theta, x, y = drawn(net, rng)
+    expected, env = net.loss_and_grad(theta, x, y)[1], Env()
+    for _ in range(3):  # from the second time on all buffers are large enough to be used again
+        np.testing.assert_array_equal(BatchLoss(net, x, y, env=env)(theta).grad, expected)
