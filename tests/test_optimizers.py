@@ -497,3 +497,8 @@ def test_counted_counts_examples_whole_or_in_parts():
     Mean(counted.split(3))(theta)
     assert counted.examples == 14
     assert Counted(batch).examples == 0
+
+
+def test_a_list_is_no_theta():
+    with pytest.raises(TypeError, match="theta must be a NumPy array, got list"):
+        GD(lr=0.1).step([1.0, 2.0], Bowl([1.0, 4.0]))

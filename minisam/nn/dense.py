@@ -1,7 +1,7 @@
 """The layers of a multilayer perceptron: Linear, ReLU, Tanh, Flatten."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class ReLU(FixedSlope):
     (8, 8, 16)
     """
 
-    in_place: bool = False
+    in_place: bool = field(default=False, repr=False)
 
     def forward(self, params, x, env):
         y = kernels.relu(x, out=x if self.in_place else env.arena.empty(x.shape, x.dtype))

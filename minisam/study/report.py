@@ -83,9 +83,10 @@ def text_table(results: dict[str, Any]) -> str:
             widths = [max(map(len, column)) + 3 for column in zip(*table, strict=True)]
             lines = [f"  {name:<{widths[0]}}" + "".join(map(str.rjust, cells, widths[1:])) for name, *cells in table]
             blocks.append("\n".join([_title(results, setting) + suffix, *lines]))
-    data, config = results["dataset"], results["config"]
+    data, n = results["dataset"], results["config"]["seeds"]
+    seeds = "1 seed" if n == 1 else f"{n} seeds"
     blocks.append(
-        f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, {config['seeds']} seeds.\n"
+        f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test images, {seeds}.\n"
         "Errors in per cent ± 95 % interval over seeds and test images. A gain is how many fewer errors\n"
         "one method makes than another, in per cent, paired by seed and image. λ are eigenvalues of the\n"
         f"Hessian of the training loss on {IMAGES} images, the rise is the largest found within rho = {RHO:g},\n"
