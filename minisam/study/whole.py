@@ -201,7 +201,7 @@ def overview(found: Results) -> Figure:
     gain.set_yticks(range(len(parts)), [title for title, *_ in parts])
     gain.set_ylim(-0.5, len(parts) - 0.5)
     gain.set_xlabel("fewer errors with SAM, % (right is better)")
-    flatter.set(xlabel="how many times lower λ1 is with SAM", xscale="log")
+    flatter.set(xlabel="λ1, times lower with SAM", xscale="log")
     plain_ticks(flatter)
     figure.legend(*gain.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
