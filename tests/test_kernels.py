@@ -176,6 +176,11 @@ def add_scaled(d):
     return {"theta": d.array(n), "scale": d.number(), "g": d.array(n), "out": d.blank(n)}
 
 
+def gd_update(d):
+    n = d.length()
+    return {"theta": d.state(n), "g": d.array(n), "lr": d.number(), "weight_decay": d.number()}
+
+
 def momentum_update(d):
     n = d.length()
     vectors = {"theta": d.state(n), "g": d.array(n), "velocity": d.state(n)}
@@ -186,7 +191,7 @@ def momentum_update(d):
 def adam_update(d):
     n = d.length()
     vectors = {"theta": d.state(n), "g": d.array(n), "m": d.state(n), "v": d.state(n)}
-    names = ("step_size", "shrink", "beta1", "beta2", "root_bias2", "eps")
+    names = ("step_size", "decay", "beta1", "beta2", "root_bias2", "eps")
     return {**vectors, **{name: d.number() for name in names}}
 
 
@@ -196,7 +201,7 @@ ARGUMENTS = {
         *(matmul, conv2d, conv2d_weight_grad, conv2d_input_grad),
         *(max_pool2d, max_pool2d_grad, max_pool2d_picked, avg_pool2d, avg_pool2d_grad),
         *(channel_sums, channel_affine),
-        *(relu, relu_grad, dot, norm, add_scaled, momentum_update, adam_update),
+        *(relu, relu_grad, dot, norm, add_scaled, gd_update, momentum_update, adam_update),
     )
 }
 

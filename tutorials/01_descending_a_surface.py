@@ -16,6 +16,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from minisam import GD, Adam, Momentum
 from minisam.analysis import Bowl
 from minisam.analysis.toy import Rosenbrock, run
+from minisam.kernels import reference
 from lesson import BLUE, GREEN, ORANGE, show
 
 # %% [markdown]
@@ -59,11 +60,11 @@ assert np.allclose(measured, at_theta.grad)
 # $$\theta \leftarrow \theta - \eta\, \nabla L(\theta).$$
 
 # %%
-show(GD.update)
+show(GD.update, reference.gd_update)
 
 # %% [markdown]
-# (`theta` holds all weights of a network in one vector; here there are two. `add_scaled` computes `theta + scale · g`;
-# `shrink` is for weight decay, a pull towards zero, which we do not use here.)
+# (`theta` holds all weights of a network in one vector; here there are two. `weight_decay` is a pull towards zero,
+# which we do not use here.)
 #
 # > **Predict, and write it down.** On our bowl, $h_1 = 1$ and $h_2 = 30$. From $(-3, 1)$ with `lr` 0.06: does the path
 # > go straight to the minimum? What happens with `lr` 0.07?
@@ -119,8 +120,6 @@ print("factors:", factors, " limit of lr:", 2 / bowl.h.max())
 # $$v \leftarrow \mu v + \nabla L(\theta), \qquad \theta \leftarrow \theta - \eta\, v.$$
 
 # %%
-from minisam.kernels import reference
-
 show(reference.momentum_update)
 
 # %% [markdown]

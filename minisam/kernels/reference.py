@@ -165,10 +165,15 @@ def norm(g: Array) -> float:
     return float(np.sqrt(dot(g, g)))
 
 
-def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
-    """out = shrink theta + scale g, in float64, since scale = rho/‖g‖ may exceed float32."""
-    out[...] = shrink * theta.astype(np.float64) + scale * g.astype(np.float64)
+def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
+    """out = theta + scale g, in float64, since scale = rho/‖g‖ may exceed float32."""
+    out[...] = theta.astype(np.float64) + scale * g.astype(np.float64)
     return out
+
+
+def gd_update(theta, g, lr, weight_decay):
+    """θ ← θ - lr (g + λθ), in place. (θ (1 - lr λ) - lr g would round 1 - lr λ to float32, and a small λ away.)"""
+    theta -= lr * (g + weight_decay * theta)
 
 
 def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
@@ -178,9 +183,8 @@ def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     theta -= lr * (g + momentum * velocity if nesterov else velocity)
 
 
-def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
-    """θ ← shrink θ - step_size m / (√v / root_bias2 + eps), after m and v took in g. In place."""
+def adam_update(theta, g, m, v, step_size, decay, beta1, beta2, root_bias2, eps):
+    """θ ← θ - step_size m / (√v / root_bias2 + eps) - decay θ, after m and v took in g. In place."""
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g * g
-    theta *= shrink
-    theta -= step_size * m / (np.sqrt(v) / root_bias2 + eps)
+    theta -= step_size * m / (np.sqrt(v) / root_bias2 + eps) + decay * theta

@@ -33,10 +33,16 @@ def dot_block(a, b):
     return total
 
 
-@kernel("void(T[::1], T[::1], T, T)")
-def add_scaled_block(theta, g, scale, shrink):
+@kernel("void(T[::1], T[::1], T)")
+def add_scaled_block(theta, g, scale):
     for i in range(len(theta)):
-        theta[i] = shrink * theta[i] + scale * g[i]
+        theta[i] += scale * g[i]
+
+
+@kernel("void(T[::1], T[::1], T, T)")
+def gd_block(theta, g, lr, weight_decay):
+    for i in range(len(theta)):
+        theta[i] -= lr * (g[i] + weight_decay * theta[i])
 
 
 @kernel("void(T[::1], T[::1], T[::1], T, T, T, b1)")
@@ -49,12 +55,12 @@ def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 
 
 @kernel("void(T[::1], T[::1], T[::1], T[::1], T, T, T, T, T, T, T, T)")
-def adam_block(theta, g, m, v, step_size, shrink, beta1, beta2, rest1, rest2, inverse_root, eps):
+def adam_block(theta, g, m, v, step_size, decay, beta1, beta2, rest1, rest2, inverse_root, eps):
     for i in range(len(theta)):
         first = beta1 * m[i] + rest1 * g[i]
         second = beta2 * v[i] + rest2 * g[i] * g[i]
         m[i], v[i] = first, second  # and not read again: a load waits for the store before it
-        theta[i] = shrink * theta[i] - step_size * first / (np.sqrt(second) * inverse_root + eps)
+        theta[i] -= step_size * first / (np.sqrt(second) * inverse_root + eps) + decay * theta[i]
 
 
 def _flat(x: Array) -> Array:
@@ -97,21 +103,26 @@ def norm(g: Array) -> float:
     return math.sqrt(dot(g, g))
 
 
-def add_scaled(theta: Array, scale: float, g: Array, out: Array, shrink: float = 1.0) -> Array:
-    """out = shrink theta + scale g; see `reference.add_scaled`."""
+def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
+    """out = theta + scale g; see `reference.add_scaled`."""
     if abs(scale) > float(np.finfo(theta.dtype).max):  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
-        return reference.add_scaled(theta, scale, g, out, shrink)
+        return reference.add_scaled(theta, scale, g, out)
     add = add_scaled_block[theta.dtype]
 
     def copy_and_add(out: Array, theta: Array, g: Array) -> None:
         np.copyto(out, theta)
-        add(out, g, scale, shrink)  # in place: a loop over three arrays that may overlap is slow
+        add(out, g, scale)  # in place: a loop over three arrays that may overlap is slow
 
     if out is theta:
-        _blockwise(add, out, _flat(g), scalars=(scale, shrink))
+        _blockwise(add, out, _flat(g), scalars=(scale,))
     else:
         _blockwise(copy_and_add, out, _flat(theta), _flat(g))
     return out
+
+
+def gd_update(theta, g, lr, weight_decay):
+    """One step of gradient descent, in place; see `reference.gd_update`."""
+    _blockwise(gd_block[theta.dtype], theta, _flat(g), scalars=(lr, weight_decay))
 
 
 def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
@@ -120,7 +131,7 @@ def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     _blockwise(block, theta, _flat(g), velocity, scalars=(lr, momentum, weight_decay, nesterov))
 
 
-def adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, eps):
+def adam_update(theta, g, m, v, step_size, decay, beta1, beta2, root_bias2, eps):
     """One step of Adam, in place; see `reference.adam_update`."""
-    scalars = (step_size, shrink, beta1, beta2, 1 - beta1, 1 - beta2, 1 / root_bias2, eps)
+    scalars = (step_size, decay, beta1, beta2, 1 - beta1, 1 - beta2, 1 / root_bias2, eps)
     _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)

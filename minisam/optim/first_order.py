@@ -105,7 +105,7 @@ class GD(FirstOrder):
     def update(self, theta: Array, g: Array) -> None:
         lr = value_at(self.lr, self.t)
         self.t += 1
-        kernels.add_scaled(theta, -lr, g, out=theta, shrink=1 - lr * self.weight_decay)
+        kernels.gd_update(theta, g, lr, self.weight_decay)
 
 
 @dataclass
@@ -140,9 +140,10 @@ class Adam(FirstOrder):
     """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019).
 
         m ← β₁ m + (1 - β₁) g,   v ← β₂ v + (1 - β₂) g²
-        θ ← (1 - lr λ) θ - lr m̂ / (√v̂ + eps),   m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
+        θ ← θ - lr m̂ / (√v̂ + eps) - lr λ θ,   m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
 
-    t counts from 1. PyTorch's AdamW; at λ = 0 also its Adam. theta, g, m and v are (P,).
+    t counts from 1. PyTorch's AdamW; at λ = 0 also its Adam. (AdamW multiplies θ by 1 - lr λ, which float32
+    rounds to steps of 6e-8; here a small decay is not lost.) theta, g, m and v are (P,).
 
     Raises:
         ValueError: lr or eps not above 0, negative weight_decay, beta1 or beta2 outside [0, 1).
@@ -165,5 +166,4 @@ class Adam(FirstOrder):
         lr, beta1, beta2 = value_at(self.lr, self.t), self.beta1, self.beta2
         self.t += 1
         step_size, root_bias2 = lr / (1 - beta1**self.t), math.sqrt(1 - beta2**self.t)
-        shrink = 1 - lr * self.weight_decay
-        kernels.adam_update(theta, g, m, v, step_size, shrink, beta1, beta2, root_bias2, self.eps)
+        kernels.adam_update(theta, g, m, v, step_size, lr * self.weight_decay, beta1, beta2, root_bias2, self.eps)
