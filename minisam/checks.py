@@ -74,6 +74,14 @@ def require_array(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
 
 
+def require_finite(name: str, array: Array) -> None:
+    """Raise ValueError if there is a NaN or an infinity in the array."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()  # finite only if all terms are; it costs a third of looking at each
+    if not (np.isfinite(total) or np.isfinite(array).all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+
 _types = cache(get_type_hints)
 
 

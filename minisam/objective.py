@@ -4,6 +4,10 @@ An objective is a pure function of theta: the same bits for the same theta, howe
 called. An optimizer calls it as often as it likes, wherever it likes (SAM: at θ and at θ + ε̂), and
 never learns what a network or a batch is. Wrappers add penalties or average several objectives; they
 are objectives themselves, so they work with every optimizer.
+
+What is not finite: data (x, y) and directions (v) with a NaN or an infinity are refused, by a ValueError, where
+they come in. Weights are not: a theta that is not finite is a training that has diverged, its loss is NaN or
+infinite, and whoever trains looks at the loss. `Sequential.predict`, whose classes could not tell, refuses it.
 """
 
 import math

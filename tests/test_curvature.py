@@ -169,6 +169,20 @@ def test_moments_of_a_density_are_those_of_the_matrix():
         assert found.weights @ found.nodes**power == pytest.approx(exact, abs=0.02 * spread)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_spectra_of_any_size_are_found_in_float32(size):
+    """Products of 1e30 are finite, and so are their lengths, though squares of them are not."""
+    diagonal = np.array([9.0, -5.0, 2.0, 1.0, 0.5, 0.1])
+
+    def product(v):
+        return (size * diagonal * v).astype(np.float32)
+
+    like = np.zeros(6, np.float32)
+    found = eigenvalues(product, like, 3, rng())
+    np.testing.assert_allclose(found.values / size, diagonal[:3], rtol=1e-5)
+    assert power_iteration(product, like, rng())[0] / size == pytest.approx(9, rel=1e-5)
+
+
 @pytest.mark.skipif(available_cores() < 2, reason="on one core BLAS has one thread anyway")
 def test_how_many_threads_blas_has_does_not_change_a_bit():
     """BLAS's sums over long vectors depend on it, so they must not be left to BLAS's own threads."""

@@ -16,6 +16,7 @@ from minisam.nn import (
     BatchNorm,
     Bilinear,
     Conv2d,
+    Dropout,
     Env,
     FixedSlope,
     Flatten,
@@ -466,6 +467,44 @@ def test_gradcheck_catches(mistake):
     assert not gradcheck(Wrong(3, 3), x, params, rng) < 1e-3
 
 
+def rebinds(x, dy, grads):
+    grads[0], grads[1] = x.T @ dy, dy.sum(axis=0)
+
+
+def adds(x, dy, grads):
+    grads[0] += x.T @ dy
+    grads[1][...] = dy.sum(axis=0)
+
+
+def leaves_a_column(x, dy, grads):
+    grads[0][:, 1:] = (x.T @ dy)[:, 1:]
+    grads[1][...] = dy.sum(axis=0)
+
+
+def leaves_the_bias(x, dy, grads):
+    grads[0][...] = x.T @ dy
+
+
+@pytest.mark.parametrize("slip", [rebinds, adds, leaves_a_column, leaves_the_bias])
+def test_gradcheck_names_a_gradient_that_was_never_assigned(slip):
+    class Wrong(Linear):
+        def backward(self, params, x, dy, grads, env):
+            slip(x, dy, grads)
+            return dy @ params[0].T
+
+        def backward_tangent(self, at, moving, grads_dot, env):
+            slip(at.cache, moving.dy_dot, grads_dot)
+            return moving.dy_dot @ at.params[0].T
+
+    x, params, rng = arrays(Linear(3, 3), (3,), 2, seed=0)
+    missing = r"grads\[1\] \(b\)" if slip is leaves_the_bias else r"grads\[0\] \(W\)"
+    with pytest.raises(ValueError, match=rf"^Wrong\.backward left {missing} unassigned"):
+        gradcheck(Wrong(3, 3), x, params, rng)
+    Wrong.backward = Linear.backward
+    with pytest.raises(ValueError, match=rf"^Wrong\.backward_tangent left {missing} unassigned"):
+        hvpcheck(Wrong(3, 3), x, params, rng)
+
+
 def test_gradcheck_refuses_a_gradient_of_another_shape():
     class Wrong(Tanh):
         def backward(self, params, y, dy, grads, env):
@@ -473,6 +512,31 @@ def test_gradcheck_refuses_a_gradient_of_another_shape():
 
     with pytest.raises(ValueError, match=r"shape \(2, 3\), got \(3, 2\)"):
         gradcheck(Wrong(), np.ones((2, 3)), [], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("size", [1e6, 1e18, 1e25, 1e37])
+def test_batch_norm_keeps_its_gradient_however_large_its_inputs_are(size):
+    """In float32, where γ/σ · x̂/(σ n) is 0 and σ² may be infinite: as for inputs of size 1, scaled down."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((16, 3)).astype(np.float32) for _ in range(2))
+    params = [np.array([1.0, 2.0, 0.5], np.float32), np.zeros(3, np.float32)]
+
+    def slopes(x):
+        env, grads = Env(), [np.empty(3, np.float32) for _ in range(2)]
+        _, cache = BatchNorm(3, eps=1e-30).forward(params, x, env)
+        assert np.isfinite(env.stats).all()
+        return BatchNorm(3, eps=1e-30).backward(params, cache, dy, grads, env), *grads
+
+    (dx, *grads), (huge_dx, *huge_grads) = slopes(x), slopes(np.float32(size) * x)
+    np.testing.assert_allclose(huge_dx.astype(np.float64) * size, dx, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(huge_grads, grads, rtol=1e-3, atol=1e-4)
+
+
+def test_dropout_of_nothing_needs_no_key():
+    x = np.ones((2, 3))
+    y, cache = Dropout(0.0).forward([], x, Env())
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(Dropout(0.0).backward([], cache, x, [], Env()), x)
 
 
 def test_gradcheck_needs_its_random_cotangent():

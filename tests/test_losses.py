@@ -154,3 +154,10 @@ def test_labels_may_be_of_any_integer_type(dtype):
 def test_targets_that_do_not_fit_are_refused(y, error, message):
     with pytest.raises(error, match=message):
         MeanSquaredError().check(y, 3, (2,))
+
+
+def test_targets_that_float32_cannot_hold_are_refused():
+    outputs, y = np.zeros((2, 2), np.float32), np.array([[0.0, 1.0], [1e300, 0.0]])
+    with pytest.raises(ValueError, match="targets y in float32 must be finite"):
+        MeanSquaredError()(outputs, y)
+    assert MeanSquaredError()(outputs.astype(np.float64), y / 1e200)[0] == pytest.approx(1e200 / 4)

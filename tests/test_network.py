@@ -24,12 +24,14 @@ from minisam.nn import (
     MaxPool2d,
     MeanSquaredError,
     ReLU,
+    Residual,
     Sequential,
     SoftmaxCrossEntropy,
     Tanh,
     build,
 )
 from minisam.objective import Mean, Penalised
+from minisam.optim import GD, SAM
 
 LOSSES = (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.2), MeanSquaredError())
 
@@ -232,14 +234,59 @@ def test_bad_inputs_are_refused(case, rng):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["theta", "x"])
-def test_what_is_not_finite_is_named(name, value, rng):
+def test_images_that_are_not_finite_are_refused_wherever_they_come_in(value, rng):
     net = small_cnn()
     theta, x, y = drawn(net, rng)
-    {"theta": theta, "x": x}[name].flat[7] = value
-    for use in (net.predict, lambda t, x: net.loss_and_grad(t, x, y)):
-        with pytest.raises(ValueError, match=f"^{name} must be finite"):
+    x.flat[7] = value
+    for use in (
+        net.forward, net.predict, lambda t, x: net.loss_and_grad(t, x, y), lambda t, x: net.hvp(t, t, x, y),
+        lambda _, x: BatchLoss(net, x, y),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^x must be finite"):
             use(theta, x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_that_are_not_finite_have_such_a_loss_but_no_classes(value, rng):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng)
+    theta[-1] = value  # a bias of the outputs
+    batch = BatchLoss(net, x, y)
+    losses = [net.loss_and_grad(theta, x, y)[0], batch(theta).loss, batch.value(theta)]
+    losses.append(SAM(GD(lr=0.1)).step(theta, batch).loss)
+    assert not np.isfinite(losses).any()
+    with pytest.raises(ValueError, match=r"^theta must be finite"):
+        net.predict(theta, x)
+
+
+def test_outputs_that_overflow_have_no_classes(rng):
+    net = small_cnn()
+    theta, x, _ = drawn(net, rng)
+    with pytest.raises(FloatingPointError, match=r"outputs are not finite, with weights of up to 3\.0e\+38"):
+        net.predict(np.full_like(theta, 3e38, np.float32), x.astype(np.float32))
+
+
+def test_a_gradient_that_nobody_wrote_is_named_by_every_network(rng):
+    """A backward that rebinds would leave uninitialised memory: numbers, but no gradient."""
+
+    class Rebinding(Linear):
+        def backward(self, params, x, dy, grads, env):
+            grads[0], grads[1] = x.T @ dy, dy.sum(axis=0)
+            return dy @ params[0].T
+
+        def backward_tangent(self, at, moving, grads_dot, env):
+            grads_dot[0][...] = 0
+            return moving.dy_dot @ at.params[0].T
+
+    net = Sequential([Linear(4, 4), ReLU(), Residual([Rebinding(4, 4)]), Linear(4, 3)], (4,))
+    theta, x, y = drawn(net, rng)
+    wrong = r"^layer 2: Residual\.backward left grads\[0\] \(block\.0\.W\) unassigned.* write grads\[0\]\[\.\.\.\] ="
+    for use in (net.loss_and_grad, lambda t, x, y: BatchLoss(net, x, y)(t)):
+        with pytest.raises(ValueError, match=wrong):
+            use(theta, x, y)
+    with pytest.raises(ValueError, match=r"^layer 2: Residual\.backward_tangent left grads\[1\] \(block\.0\.b\)"):
+        net.linearize(theta, x, y).hvp(theta)
 
 
 @pytest.mark.parametrize("y", [np.array([0, 1]), np.array([0, 1, 3]), np.array([0.0, 1.0, 2.0])])

@@ -14,6 +14,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from minisam.checks import Array, Count, Positive, require
+from minisam.kernels import norm  # in float64: squares of 1e30 leave float32
 from minisam.kernels.threads import single_threaded_blas
 from minisam.objective import HessianMap
 
@@ -56,7 +57,7 @@ def power_iteration(product: HessianMap, like: Array, rng: Generator, steps: int
     v = _random_unit(like, rng)
     for _ in tqdm(range(steps), desc="power iteration", delay=2, leave=False):
         Hv = product(v)
-        if (length := float(np.linalg.norm(Hv))) == 0:
+        if (length := norm(Hv)) == 0:
             break
         v = Hv / length
     return float(v @ product(v)), v
@@ -83,13 +84,13 @@ def lanczos(product: HessianMap, like: Array, rng: Generator, steps: int) -> Ite
         q = product(Q[m])
         T[m, m] = float(Q[m] @ q)
         q = _orthogonal(q, Q[: m + 1])
-        beta = float(np.linalg.norm(q))
+        beta = norm(q)
         if not math.isfinite(beta):
             raise ValueError("the products H v are not finite")
         if beta <= 10 * float(np.finfo(q.dtype).eps) * np.abs(T).max():
             q, beta = _orthogonal(_random_unit(like, rng), Q[: m + 1]), 0.0
         yield Q[: m + 1], T[: m + 1, : m + 1], beta
-        q = q / (float(np.linalg.norm(q)) or 1.0)
+        q = q / (norm(q) or 1.0)
 
 
 @single_threaded_blas()
@@ -172,7 +173,7 @@ def density(product: HessianMap, like: Array, rng: Generator, steps: int = 60, s
 
 def _random_unit(like: Array, rng: Generator) -> Array:
     z = rng.standard_normal(len(like)).astype(like.dtype)
-    return z / float(np.linalg.norm(z))
+    return z / norm(z)
 
 
 def _orthogonal(q: Array, Q: Array) -> Array:

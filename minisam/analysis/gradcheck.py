@@ -10,7 +10,7 @@ import numpy as np
 
 from minisam.checks import Array
 from minisam.nn.env import Env
-from minisam.nn.layer import Layer, Motion, Point
+from minisam.nn.layer import UNASSIGNED, Layer, Motion, Point
 from minisam.nn.losses import Loss
 
 
@@ -45,12 +45,26 @@ def relative_error(actual: Array, expected: Array, floor: float = 0.0) -> float:
     return float(difference / scale) if scale else float(difference)
 
 
+def _unassigned(params: list[Array]) -> list[Array]:
+    return [np.full_like(param, UNASSIGNED) for param in params]
+
+
+def _require_assigned(layer: Layer, grads: list[Array], method: str = "backward") -> None:
+    for i, grad in enumerate(grads):
+        if (grad == UNASSIGNED).any():
+            raise layer.unassigned(i, method)
+
+
 def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generator, running=None) -> float:
     """The largest relative error of a layer's gradients, with respect to its input and every parameter.
 
     x is (N, *input_shape) float64, params are float64 arrays of the layer's param_shapes. Keep x
     away from kinks (0 for ReLU, ties for a maximum): no gradient is right there. With `running`
     statistics this checks evaluation, otherwise training.
+
+    Raises:
+        ValueError: a gradient of another shape; or one that backward never assigned, such as after
+            `grads[0] = x.T @ dy`, which changes a list and not the gradient.
 
     >>> from minisam.nn import Linear
     >>> rng = np.random.default_rng(0)
@@ -60,9 +74,9 @@ def gradcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Genera
     """
     y, cache = layer.forward(params, x, Env(key=(0,), running=running))
     cotangent = rng.standard_normal(y.shape)
-    # A gradient that is never assigned must not be right by accident.
-    grads = [np.full_like(param, np.nan) for param in params]
-    dx = layer.backward(params, cache, cotangent, grads, Env())
+    grads = _unassigned(params)
+    dx = layer.backward(params, cache, cotangent, list(grads), Env())
+    _require_assigned(layer, grads)
 
     def weighted(*arrays: Array) -> float:
         env = Env(key=(0,), running=running)
@@ -100,8 +114,9 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
         x, *params, dy = (array + t * dot for array, dot in zip(at, dots, strict=True))
         env = Env(key=(0,), running=running)
         y, cache = layer.forward(params, x, env)
-        grads = [np.full_like(param, np.nan) for param in params]
-        dx = layer.backward(params, cache, dy, grads, env)
+        grads = _unassigned(params)
+        dx = layer.backward(params, cache, dy, list(grads), env)
+        _require_assigned(layer, grads)
         return [y.copy(), dx, *grads]
 
     env = Env(key=(0,), running=running)
@@ -109,8 +124,9 @@ def hvpcheck(layer: Layer, x: Array, params: list[Array], rng: np.random.Generat
     _, dy = layer.linearize(params, cache, at[-1], env)
     here, (x_dot, *params_dot, dy_dot) = Point(params, cache, dy), dots
     y_dot, cache_dot = layer.tangent(here, params_dot, x_dot, Env())
-    grads_dot = [np.full_like(param, np.nan) for param in params]
-    dx_dot = layer.backward_tangent(here, Motion(params_dot, cache_dot, dy_dot), grads_dot, Env())
+    grads_dot = _unassigned(params)
+    dx_dot = layer.backward_tangent(here, Motion(params_dot, cache_dot, dy_dot), list(grads_dot), Env())
+    _require_assigned(layer, grads_dot, "backward_tangent")
     h = 3e-4
     near = zip(*(passes(t) for t in (-2 * h, -h, h, 2 * h)), strict=True)
     slopes = [(8 * (c - b) - (d - a)) / (12 * h) for a, b, c, d in near]

@@ -7,6 +7,7 @@ temporary, of every operation.
 import numpy as np
 
 from minisam.checks import Array
+from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel
 
@@ -52,7 +53,10 @@ def channel_sums(x: Array, shift: Array, y: Array) -> Array:
 
 def channel_affine(x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array) -> Array:
     """out = a x + b y + c, with a, b and c per channel; see `reference.channel_affine`."""
-    (x, y, to), affine = _rows(x, y, out), channel_affine_rows[x.dtype]
-    a, b, c = (np.full(x.shape[1], v, x.dtype) for v in (a, b, c))
-    parallel(lambda i, j: affine(x[i:j], a, y[i:j], b, c, to[i:j]), len(x), max(1, _BLOCK // len(a)))
+    coefficients, range_ = np.array([np.full(x.shape[-1], v, np.float64) for v in (a, b, c)]), np.finfo(x.dtype)
+    sizes = np.abs(coefficients)
+    if np.any(((sizes > 0) & (sizes < range_.tiny)) | (sizes > range_.max)):  # rare: activations of 1e18 in float32
+        return reference.channel_affine(x, coefficients[0], y, coefficients[1], coefficients[2], out)
+    (x, y, to), affine, (a, b, c) = _rows(x, y, out), channel_affine_rows[x.dtype], coefficients.astype(x.dtype)
+    parallel(lambda i, j: affine(x[i:j], a, y[i:j], b, c, to[i:j]), len(x), max(1, _BLOCK // x.shape[1]))
     return out

@@ -97,6 +97,7 @@ class _Pool:
 
     def _help(self) -> None:
         _local.at_work = True
+        np.seterr(over="ignore", invalid="ignore")  # what is not finite shows in the result
         while True:
             posted = self.posted[0]
             if self.tasks.empty():

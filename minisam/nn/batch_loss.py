@@ -23,7 +23,7 @@ class BatchLoss(Objective):
     (seed, stream, epoch, step). With running statistics `stats` it is the loss of evaluation.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or labels that do not fit the network.
+        ValueError, TypeError: shapes, dtypes or labels that do not fit the network; x or targets not finite.
 
     >>> from minisam.nn import Linear, Sequential
     >>> net = Sequential([Linear(2, 3)], input_shape=(2,))
@@ -52,13 +52,13 @@ class BatchLoss(Objective):
         return len(self.x)
 
     def value(self, theta: Array) -> float:
-        self.net.check(theta, self.x)
+        self.net.check_theta(theta, self.x.dtype)
         self.env.begin(self.key, self.stats)
         with single_threaded_blas():
             return self.loss(self.net.chain.forward(self.net.views(theta), self.x, self.env)[0], self.y)[0]
 
     def __call__(self, theta: Array) -> Evaluation:
-        self.net.check(theta, self.x)
+        self.net.check_theta(theta, self.x.dtype)
         self.env.begin(self.key, self.stats)
         self.env.examples += self.n
         with single_threaded_blas():  # once, instead of in every kernel

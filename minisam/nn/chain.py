@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from minisam.checks import Array
-from minisam.nn.layer import Layer, Motion, Point, Shape
+from minisam.nn.layer import UNASSIGNED, Layer, Motion, Point, Shape
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,25 @@ class Chain(Layer):
             rest = rest[size:]
         return arrays
 
-    def by_layer(self, arrays: Sequence[Array]) -> list[list[Array]]:
+    @cached_property
+    def _starts(self) -> Array:
+        """Where in theta each parameter begins."""
+        return np.cumsum([0, *(math.prod(shape) for shape in self.param_shapes.values())])[:-1]
+
+    def unassigned_like(self, theta: Array) -> Array:
+        """A vector (P,) for gradients, uninitialised but for a mark at the beginning of each parameter's."""
+        grad = np.empty_like(theta)
+        grad[self._starts] = UNASSIGNED
+        return grad
+
+    def require_assigned(self, grad: Array, method: str = "backward") -> None:
+        """Raise ValueError, by name, if a layer has left a mark: memory that nobody wrote is no gradient."""
+        marked = grad[self._starts] == UNASSIGNED
+        if marked.any():
+            i, own = next((i, own) for i, own in enumerate(self.by_layer(marked.tolist())) if any(own))
+            raise ValueError(f"layer {i}: {self.layers[i].unassigned(own.index(True), method)}")
+
+    def by_layer(self, arrays: Sequence[Any]) -> list[list[Any]]:
         """The parameters (or gradients) of all layers, grouped by layer."""
         rest = iter(arrays)
         return [[next(rest) for _ in layer.param_shapes] for layer in self.layers]

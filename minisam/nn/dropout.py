@@ -17,7 +17,7 @@ class Dropout(FixedSlope):
     rescale in evaluation instead.)
 
     Raises:
-        ValueError: rate outside [0, 1); in training, an evaluation without a key.
+        ValueError: rate outside [0, 1); in training, at a rate above 0, an evaluation without a key.
 
     >>> Dropout(0.5).output_shape((128,))
     (128,)
@@ -26,7 +26,7 @@ class Dropout(FixedSlope):
     rate: BelowOne = 0.5
 
     def forward(self, params, x, env):
-        if env.running is not None:
+        if env.running is not None or self.rate == 0:
             return x, None
         keep = env.rng().random(x.shape, np.float32) >= self.rate
         mask = keep * x.dtype.type(1 / (1 - self.rate))

@@ -19,6 +19,8 @@ from minisam.nn.env import Env
 
 Shape = tuple[int, ...]
 
+UNASSIGNED = -3e38  # marks a gradient until backward assigns it: within float32, and no sum moves it
+
 
 class Point(NamedTuple):
     """One evaluation of a layer: its parameters, the cache that forward left, the dy that backward was given."""
@@ -107,6 +109,12 @@ class Layer(Checked):
     def linearize(self, params: list[Array], cache: Any, dy: Array, env: Env) -> tuple[Array, Any]:
         """Return dL/dx, without keeping dL/dparams, and the value for `Point.dy`."""
         return self.backward(params, cache, dy, [np.empty_like(param) for param in params], env), dy
+
+    def unassigned(self, i: int, method: str = "backward") -> ValueError:
+        """The error for a gradient, number i, that is still marked after `method`."""
+        name = list(self.param_shapes)[i]
+        how = f"write grads[{i}][...] = …, since grads[{i}] = … changes only the list"
+        return ValueError(f"{type(self).__name__}.{method} left grads[{i}] ({name}) unassigned, or a part of it: {how}")
 
     def refuse(self, expected: str, got: Shape) -> ValueError:
         """The error for x of a shape that the layer cannot take."""

@@ -6,7 +6,7 @@ and backward are differentiated once more, along v only (Pearlmutter 1994). No H
 
 import numpy as np
 
-from minisam.checks import Array, require_array
+from minisam.checks import Array, require_array, require_finite
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Motion, Point
@@ -45,8 +45,9 @@ class Linearized:
             ValueError: a v of another shape or dtype than theta's, or not finite.
         """
         v_dot, caches_dot, dy_dot = self._tangent(v)
-        product = np.empty_like(v)
+        product = self._chain.unassigned_like(v)
         self._chain.backward_tangent(self._at, Motion(v_dot, caches_dot, dy_dot), self._chain.views(product), self._env)
+        self._chain.require_assigned(product, "backward_tangent")
         return product
 
     def gauss_newton(self, v: Array) -> Array:
@@ -66,8 +67,7 @@ class Linearized:
         if v.shape != self._shape or v.dtype != self._outputs.dtype:
             like = f"{self._shape} {self._outputs.dtype}"
             raise ValueError(f"expected v like theta, {like}, got {v.shape} {v.dtype}")
-        if not np.isfinite(v).all():
-            raise ValueError("v must be finite, got NaN or infinity")
+        require_finite("v", v)
         self._env.begin()
         v_dot = self._chain.views(v)
         outputs_dot, caches_dot = self._chain.tangent_at_input(self._at, v_dot, self._x_dot, self._env)

@@ -1,12 +1,11 @@
 """Losses: a number for the outputs, and the gradient that backpropagation starts from."""
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from minisam.checks import Array, BelowOne, Checked, require_array
+from minisam.checks import Array, BelowOne, Checked, require_array, require_finite
 
 
 class Loss(Protocol):
@@ -86,12 +85,18 @@ class MeanSquaredError:
 
     Outputs and targets y are (N, K) float.
 
+    Raises:
+        ValueError: targets that the outputs' dtype cannot hold, such as 1e300 in float32.
+
     >>> MeanSquaredError()(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
     (2.0, array([[0., 2.]]))
     """
 
     def __call__(self, outputs: Array, y: Array) -> tuple[float, Array]:
-        residual = outputs - y.astype(outputs.dtype, copy=False)
+        with np.errstate(over="ignore"):
+            y = y.astype(outputs.dtype, copy=False)
+        require_finite(f"targets y in {outputs.dtype}", y)
+        residual = outputs - y
         loss = np.square(residual, dtype=np.float64).mean()
         residual *= 2 / residual.size  # dL/d outputs
         return float(loss), residual
@@ -106,5 +111,4 @@ class MeanSquaredError:
             raise ValueError(f"expected targets y of shape ({n_examples}, {n_out}), got {y.shape}")
         if not np.issubdtype(y.dtype, np.floating):
             raise TypeError(f"expected floating-point targets y, got {y.dtype}")
-        if not math.isfinite(y.sum(dtype=np.float64)):
-            raise ValueError("targets y must be finite, got NaN or infinity")
+        require_finite("targets y", y)

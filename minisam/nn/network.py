@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisam.checks import Array, Count, require, require_array
+from minisam.checks import Array, Count, require, require_array, require_finite
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Layer, Shape
@@ -87,7 +87,7 @@ class Sequential:
             ValueError, TypeError: shapes, dtypes or labels that do not fit; x not finite.
         """
         loss = loss or SoftmaxCrossEntropy()
-        self.check(theta, x, finite=True)
+        self.check(theta, x)
         loss.check(y, len(x), self.output_shape)
         return self.evaluate(theta, x, y, loss, Env())[:2]
 
@@ -103,7 +103,7 @@ class Sequential:
             ValueError, TypeError: as `loss_and_grad` does.
         """
         loss = loss or SoftmaxCrossEntropy()
-        self.check(theta, x, finite=True)
+        self.check(theta, x)
         loss.check(y, len(x), self.output_shape)
         return Linearized(self.chain, theta, x, y, loss, env or Env(), key, stats)
 
@@ -113,24 +113,33 @@ class Sequential:
 
     def evaluate(self, theta: Array, x: Array, y: Array, loss: Loss, env: Env) -> tuple[float, Array, Array]:
         """Forward, loss, backward: the loss, its gradient (P,) and the outputs, in env's memory."""
-        grad = np.empty_like(theta)
+        grad = self.chain.unassigned_like(theta)
         outputs, caches = self.chain.forward(self.views(theta), x, env)
         value, dy = loss(outputs, y)
         self.chain.backward_at_input(self.views(theta), caches, dy, self.views(grad), env)
+        self.chain.require_assigned(grad)
         return value, grad, outputs
 
     def predict(self, theta: Array, x: Array, batch_size: int = 200, stats: Array | None = None) -> Array:
         """The most probable class (N,) int64 of each input, batch by batch.
 
         BatchNorm uses its running statistics, `stats` (n_stats,); Dropout lets everything through.
+
+        Raises:
+            ValueError, TypeError: shapes or dtypes that do not fit; x or theta not finite.
+            FloatingPointError: outputs that are not finite, since the weights or statistics are too large.
         """
-        self.check(theta, x, finite=True)
+        self.check(theta, x)
+        require_finite("theta", theta)
         require("batch_size", batch_size, Count)
         running = self.check_stats(stats)
         env, classes = Env(), np.empty(len(x), np.int64)
         for i in range(0, len(x), batch_size):
             env.begin(running=running)
-            outputs, _ = self.chain.forward(self.views(theta), x[i : i + batch_size], env)
+            with np.errstate(over="ignore", invalid="ignore"):
+                outputs, _ = self.chain.forward(self.views(theta), x[i : i + batch_size], env)
+            if not np.isfinite(outputs).all():
+                raise FloatingPointError(f"the outputs are not finite, with weights of up to {np.abs(theta).max():.1e}")
             np.argmax(outputs, axis=1, out=classes[i : i + batch_size])
         return classes
 
@@ -143,27 +152,33 @@ class Sequential:
         return stats
 
     def check_inputs(self, x: Array) -> None:
-        """Raise ValueError or TypeError unless x is a batch of inputs of this network."""
+        """Raise ValueError or TypeError unless x is a batch of finite inputs of this network."""
         require_array("x", x)
         if x.shape[1:] != self.input_shape or not len(x):
             expected = ", ".join(["N ≥ 1", *map(str, self.input_shape)])
             hint = ": x[None] is a batch of one" if x.shape == self.input_shape else ""
             raise ValueError(f"expected x of shape ({expected}), got {x.shape}{hint}")
+        if x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"expected x in theta's dtype, float32 or float64, got {x.dtype}")
+        require_finite("x", x)
 
-    def check(self, theta: Array, x: Array, finite: bool = False) -> None:
-        """Raise ValueError or TypeError, naming the argument, unless theta and x fit."""
+    def check_theta(self, theta: Array, dtype: np.dtype) -> None:
+        """Raise ValueError or TypeError unless theta is a vector of this network, for inputs of this dtype."""
         require_array("theta", theta)
         if theta.shape != (self.n_params,) or not theta.flags.c_contiguous:
             raise ValueError(f"expected theta as a contiguous vector ({self.n_params},), got {theta.shape}")
         if theta.dtype not in (np.float32, np.float64):
             raise TypeError(f"expected theta in float32 or float64, got {theta.dtype}")
+        if dtype != theta.dtype:
+            raise TypeError(f"expected x in theta's dtype {theta.dtype}, got {dtype}")
+
+    def check(self, theta: Array, x: Array) -> None:
+        """Raise ValueError or TypeError, naming the argument, unless theta and x fit, and x is finite.
+
+        theta need not be: it is what an optimizer makes, and weights that are not finite have such a loss.
+        """
         self.check_inputs(x)
-        if x.dtype != theta.dtype:
-            raise TypeError(f"expected x in theta's dtype {theta.dtype}, got {x.dtype}")
-        for name, array in (("x", x), ("theta", theta)) if finite else ():
-            # A sum is finite only if all terms are; it costs a third of looking at each.
-            if not (np.isfinite(array.sum()) or np.isfinite(array).all()):
-                raise ValueError(f"{name} must be finite, got NaN or infinity")
+        self.check_theta(theta, x.dtype)
 
     def summary(self) -> str:
         """A table of layers: output shape, parameters and multiply-adds of one forward pass.

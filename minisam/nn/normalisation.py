@@ -55,7 +55,8 @@ class BatchNorm(Layer):
             total, products = kernels.channel_sums(x, first, x)
             mean = total / n
             var = np.maximum(products / n - mean * (mean - first), 0)  # E[(x - first) x] - μ (μ - first)
-            env.stats += [mean.astype(x.dtype), (var * (n / max(n - 1, 1))).astype(x.dtype)]
+            unbiased = np.minimum(var * (n / max(n - 1, 1)), np.finfo(x.dtype).max)  # float32 ends at 3e38
+            env.stats += [mean.astype(x.dtype), unbiased.astype(x.dtype)]
         else:
             n = math.inf  # μ and σ² do not depend on this batch: 1 / n is 0 in backward
             mean, var, env.running = np.split(env.running, [self.channels, 2 * self.channels])

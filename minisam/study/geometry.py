@@ -12,6 +12,7 @@ from minisam.analysis.curvature import density, eigenvalues, trace
 from minisam.analysis.landscape import filter_normalized, pca_plane, plane
 from minisam.analysis.sharpness import sharpness
 from minisam.checks import Array
+from minisam.kernels import norm
 from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Mean, Objective
 from minisam.training.environment import environment
@@ -61,12 +62,7 @@ def measure(
     product, rng = objective.hessian(theta), np.random.default_rng(0)
     values, _, residuals = eigenvalues(product, theta, k, rng, tolerance=tolerance)
     here = objective(theta)
-    found: dict[str, Any] = {
-        "loss": here.loss,
-        "gradient norm": float(np.linalg.norm(here.grad)),
-        "rho": rho,
-        "eta": eta,
-    }
+    found: dict[str, Any] = {"loss": here.loss, "gradient norm": norm(here.grad), "rho": rho, "eta": eta}
     found |= {"eigenvalues": values.tolist(), "residuals": residuals.tolist()}
     found["trace"], found["trace error"] = trace(product, theta, rng, samples)
     if slices:

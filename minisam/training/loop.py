@@ -60,6 +60,7 @@ def network(config: Config, data: Prepared) -> Sequential:
     return build(config.model, data.x_train.shape[1:], len(data.classes))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite is reported below
 def train(
     config: Config,
     data: Prepared,
