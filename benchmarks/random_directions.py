@@ -86,7 +86,7 @@ def main() -> None:
         )
         print(f"{row['parameters']:>10,}{cells}")
     with replacing(RESULTS / "random_directions.json") as file:
-        file.write_text(json.dumps({"environment": environment(), "rho": RHO, "networks": rows}, indent=1), "utf-8")
+        file.write(json.dumps({"environment": environment(), "rho": RHO, "networks": rows}, indent=1).encode())
     with replacing(RESULTS / "random_directions.png") as file:
         picture(rows).savefig(file, dpi=120)
 

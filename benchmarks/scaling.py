@@ -166,8 +166,8 @@ def main() -> None:
         todo = [noisy(MLP).config(label, seed) for label in like for seed in range(4)]
         found = measure(dataset, todo)
         found["environment"] = environment() | {"dask": distributed.__version__}
-        with replacing(RESULTS) as path:
-            path.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        with replacing(RESULTS) as file:
+            file.write(json.dumps(found, indent=1, ensure_ascii=False).encode())
     print(report(json.loads(RESULTS.read_text(encoding="utf-8"))))
 
 

@@ -231,8 +231,8 @@ def stored() -> list[dict[str, Any]]:
 def write(path: Path, record: Any) -> None:
     """Write a record as JSON, replacing the whole file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def main() -> None:

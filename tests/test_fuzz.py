@@ -177,7 +177,7 @@ RUN = asdict(CONFIG) | {"diagnostics": False, "path": False, "evaluate_every": 0
 
 def read_checkpoint(path):
     fresh = state()
-    Checkpoints(path.with_name("m.npz"), every=1).restore(fresh, RUN)
+    Checkpoints(path.parent.with_name("m.npz"), every=1).restore(fresh, RUN)
     assert len(fresh.history) in (0, 1, 2, 3)
     assert [epoch["epoch"] for epoch in fresh.history] == [1, 2, 3][: len(fresh.history)]
     m = fresh.optimizer.base.m
@@ -228,7 +228,7 @@ def seeds(folder):
             part = write_folder(folder / f"{family}-{version}-names", *official_files(family, VERSIONS[version]))
             add(f"{family} names, {version}", read_cifar(family), part / name)
     Checkpoints(folder / "checkpoint" / "m.npz", every=1).keep(state(2), RUN)
-    path = folder / "checkpoint" / "m.epoch-0002.npz"
+    path = folder / "checkpoint" / "m.checkpoints" / "epoch-0002.npz"
     add("checkpoint", read_checkpoint, path, mutate_npz, mutate_npz)
     (folder / "model.npz").write_bytes(path.read_bytes())
     add("model", read_model, folder / "model.npz", mutate_npz, mutate_npz)

@@ -157,7 +157,7 @@ def test_train_keeps_its_path(capsys):
         ("sharpness diverged.npz", "expected finite weights, .* SAM.* diverged"),
         ("sharpness {sam} --k 90000", r"k must be at most steps \(200\)"),
         ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
-        ("sharpness {sam} --images 0", "n_train between 1 and 300"),
+        ("sharpness {sam} --images 0", r"--images must be 1 to 300 \(all there are\), got 0"),
         ("landscape {sam} --along path", "along the path needs --path"),
         ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
         ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),

@@ -75,7 +75,7 @@ def test_resuming_continues_bit_for_bit(tmp_path, data, name, monkeypatch, capsy
     assert resumed.stats.tobytes() == whole.stats.tobytes()
     assert timeless(resumed.history) == timeless(whole.history)
     assert resumed.gradient_evaluations == whole.gradient_evaluations
-    path = tmp_path / f"m.epoch-{stop:04}.npz"
+    path = tmp_path / "m.checkpoints" / f"epoch-{stop:04}.npz"
     assert f"resumed after epoch {stop}, from {path}" in capsys.readouterr().err
 
 
@@ -91,9 +91,11 @@ def test_diagnostics_and_the_path_are_resumed_too(tmp_path, data, monkeypatch):
 
 def test_the_last_two_are_kept_and_each_is_a_model(tmp_path, data):
     run = train(TINY, data, checkpoints=Checkpoints(tmp_path / "m.npz", every=1))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.epoch-0003.npz", "m.epoch-0004.npz"]
-    assert np.array_equal(load_model(tmp_path / "m.epoch-0004.npz").theta, run.theta)
-    with np.load(tmp_path / "m.epoch-0003.npz", allow_pickle=False) as arrays:
+    assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoints"]
+    kept = sorted(path.name for path in (tmp_path / "m.checkpoints").iterdir())
+    assert kept == ["epoch-0003.npz", "epoch-0004.npz"]
+    assert np.array_equal(load_model(tmp_path / "m.checkpoints" / "epoch-0004.npz").theta, run.theta)
+    with np.load(tmp_path / "m.checkpoints" / "epoch-0003.npz", allow_pickle=False) as arrays:
         about = json.loads(str(arrays["about"]))
         assert {name: arrays[name].dtype.kind for name in arrays} == {
             "theta": "f", "stats": "f", "optimizer.t": "i", "optimizer.velocity": "f", "about": "U",
@@ -115,29 +117,33 @@ def rewrite(path, change):
 def test_another_run_or_a_newer_format_is_refused_with_the_difference(tmp_path, data):
     checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
     train(TINY, data, checkpoints=checkpoints)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in checkpoints.paths()}
     others = {
         "lr was 0.01, is 0.02; seed was 0, is 5": replace(TINY, lr=0.02, seed=5),
         "optimizer was momentum, is sam": replace(TINY, optimizer="sam"),
         "epochs was 4, is 6": replace(TINY, epochs=6),  # the schedule differs from the first step on
     }
     for difference, config in others.items():
-        with pytest.raises(ValueError, match=rf"m\.epoch-0004\.npz is of another run: {difference}"):
+        with pytest.raises(ValueError, match=rf"epoch-0004\.npz is of another run: {difference}"):
             train(config, data, checkpoints=checkpoints)
     with pytest.raises(ValueError, match="is of another run: diagnostics was False, is True"):
         train(TINY, data, diagnostics=True, checkpoints=checkpoints)
     with pytest.raises(ValueError, match=r"is of another run: data was [0-9a-f]{64}, is [0-9a-f]{64}"):
         train(TINY, Prepared.of(synthetic(41, 20)), checkpoints=checkpoints)
-    rewrite(tmp_path / "m.epoch-0004.npz", lambda about: about.update(format=99))
-    with pytest.raises(ValueError, match=r"m\.epoch-0004\.npz has format 99, this minisam reads 2"):
+    rewrite(tmp_path / "m.checkpoints" / "epoch-0004.npz", lambda about: about.update(format=99))
+    with pytest.raises(ValueError, match=r"epoch-0004\.npz has format 99, this minisam reads 2"):
         train(TINY, data, checkpoints=checkpoints)
-    assert (tmp_path / "m.epoch-0003.npz").read_bytes() == before[tmp_path / "m.epoch-0003.npz"]
+    assert (tmp_path / "m.checkpoints" / "epoch-0003.npz").read_bytes() == before[
+        tmp_path / "m.checkpoints" / "epoch-0003.npz"
+    ]
 
 
 def test_other_versions_are_no_obstacle_but_are_mentioned(tmp_path, data, capsys):
     checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
     train(TINY, data, checkpoints=checkpoints)
-    rewrite(tmp_path / "m.epoch-0004.npz", lambda about: about["environment"].update(numpy="1.0", cores=64))
+    rewrite(
+        tmp_path / "m.checkpoints" / "epoch-0004.npz", lambda about: about["environment"].update(numpy="1.0", cores=64)
+    )
     train(TINY, data, checkpoints=checkpoints)
     message = capsys.readouterr().err
     assert "last digits may differ from those of an uninterrupted run, since numpy was 1.0, is " in message
@@ -153,13 +159,38 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatc
     os.utime(newest, (1, 1))  # 1970
     for path in (newest, older)[:damaged]:
         path.write_bytes(path.read_bytes()[:-100])
-    (tmp_path / ".m.epoch-0004-123.npz").write_bytes(b"what a killed process was writing")
+    (checkpoints.folder / ".minisam-0123456789abcdef.tmp").write_bytes(b"what a killed process was writing")
     resumed = train(TINY, data, checkpoints=checkpoints)
     assert resumed.theta.tobytes() == train(TINY, data).theta.tobytes()
     message = capsys.readouterr().err
-    assert "m.epoch-0003.npz is damaged, or not an .npz file: passed over" in message
+    assert "epoch-0003.npz is damaged, or not an .npz file: passed over" in message
     assert ("resumed after epoch 2" in message) == (damaged == 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.epoch-0003.npz", "m.epoch-0004.npz"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["epoch-0003.npz", "epoch-0004.npz"]
+
+
+def test_damaged_checkpoints_of_later_epochs_do_not_displace_new_ones(tmp_path, data, monkeypatch):
+    """Both newest damaged: the run begins anew, and must keep what it writes, though the damaged ones seem newer."""
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    interrupted(TINY, data, checkpoints, 4, monkeypatch)
+    for path in checkpoints.paths():
+        path.write_bytes(b"")
+    interrupted(TINY, data, checkpoints, 2, monkeypatch)
+    assert [path.name for path in checkpoints.paths() if path.stat().st_size] == ["epoch-0002.npz", "epoch-0001.npz"]
+    resumed = train(TINY, data, checkpoints=checkpoints)
+    assert resumed.theta.tobytes() == train(TINY, data).theta.tobytes()
+    assert len(checkpoints.paths()) == 2
+
+
+def test_a_checkpoint_that_is_no_file_is_passed_over(tmp_path, data, monkeypatch, capsys):
+    """Read to its end, /dev/zero would fill the memory."""
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    interrupted(TINY, data, checkpoints, 1, monkeypatch)
+    (checkpoints.folder / "epoch-0002.npz").symlink_to("/dev/zero")
+    (checkpoints.folder / "epoch-0003.npz").mkdir()
+    train(replace(TINY, epochs=4), data, checkpoints=Checkpoints(tmp_path / "m.npz", every=9))
+    message = capsys.readouterr().err
+    assert message.count("which is a folder or a device: passed over") == 2
+    assert "resumed after epoch 1" in message
 
 
 @pytest.mark.parametrize(
@@ -179,7 +210,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatc
 def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, text, capsys):
     checkpoints = Checkpoints(tmp_path / "m.npz", every=4)
     whole = train(TINY, data, checkpoints=checkpoints)
-    path = tmp_path / "m.epoch-0004.npz"
+    path = tmp_path / "m.checkpoints" / "epoch-0004.npz"
     with np.load(path) as file:
         arrays = dict(file)
     change(arrays)
@@ -192,30 +223,33 @@ def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, 
 # --- as a user sees it ----------------------------------------------------------------------------
 
 OPTIONS = ["--dataset", "synthetic", "--n-train", "256", "--optimizer", "sam", "--base", "adam", "--augment"]
+COMMAND = [sys.executable, "-m", "minisam", "train", *OPTIONS, "--save", "m.npz", "--save-every", "1"]
 
 
 def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["train", *OPTIONS, "--epochs", "2"]
-    assert main([*options, "--save-every", "1"]) == 1
-    assert "--save-every and --resume need --save FILE.npz" in capsys.readouterr().err
     assert main([*options, "--save", "m.npz", "--save-every", "0"]) == 1
     assert "every must be an integer ≥ 1, got 0" in capsys.readouterr().err
+    monkeypatch.setattr(Checkpoints, "delete", lambda _: None)  # as if interrupted before the end
     assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 0
     first = load_model("m.npz").theta
+    Path("m.npz").unlink()
     assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 1
-    assert "m.epoch-0002.npz exists: add --resume to continue from it, or remove it" in capsys.readouterr().err
-    Path("m.epoch-0002.npz").unlink()
-    assert main([*options, "--save", "m.npz", "--resume"]) == 0
-    assert "resumed after epoch 1, from m.epoch-0001.npz" in capsys.readouterr().err
+    assert "epoch-0002.npz exists: add --resume to continue from it, or remove m.checkp" in capsys.readouterr().err
+    Path("m.checkpoints/epoch-0002.npz").unlink()
+    assert main([*options, "--save", "m.npz", "--resume", "--save-every", "1"]) == 0
+    assert "resumed after epoch 1, from m.checkpoints/epoch-0001.npz" in capsys.readouterr().err
     assert np.array_equal(load_model("m.npz").theta, first)
+    Path("m.npz").unlink()
     assert main([*options, "--save", "m.npz", "--resume", "--rho", "0.1"]) == 1
-    assert "m.epoch-0002.npz is of another run: rho was 0.05, is 0.1" in capsys.readouterr().err
+    refused = "epoch-0002.npz is of another run: rho was 0.05, is 0.1; repeat the options that it was made with, or"
+    assert refused in capsys.readouterr().err
 
 
 def spawn(folder, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "minisam", "train", *OPTIONS, "--save", "m.npz", "--resume", *words],
+        [*COMMAND, "--resume", *words],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -256,9 +290,7 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path)
     assert process.returncode == 0, out
     assert "resumed after epoch" in out
     assert digest(folders[1]) == digest(folders[0])
-    last = int(epochs)
-    names = {".m.lock", "m.npz", f"m.epoch-{last - 1:04}.npz", f"m.epoch-{last:04}.npz"}
-    assert {path.name for path in folders[1].iterdir()} <= names
+    assert {path.name for path in folders[1].iterdir()} == {"m.npz"}
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
@@ -270,9 +302,9 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
         second = spawn(tmp_path, "--epochs", "100000")
         out, _ = second.communicate(timeout=60)
         assert second.returncode == 1
-        assert "minisam: error: another minisam is at work in .: wait for it" in out.splitlines()[-1]
+        assert "minisam: error: another minisam is at work in m.checkpoints: wait for it" in out.splitlines()[-1]
     finally:
         first.kill()
         first.communicate()
-    with locked(tmp_path / ".m.lock"):  # the lock died with its owner
+    with locked(tmp_path / "m.checkpoints" / ".lock"):  # the lock died with its owner
         pass

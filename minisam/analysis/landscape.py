@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minisam.checks import Array
+from minisam.checks import Array, require_finite
 from minisam.kernels.threads import single_threaded_blas
 from minisam.nn.network import Sequential
 from minisam.objective import Objective
@@ -56,8 +56,9 @@ def plane(
         ValueError: u or v is not like theta, or not finite; known has another shape.
     """
     for name, direction in {"u": u, "v": v}.items():
-        if direction.shape != theta.shape or not np.isfinite(direction).all():
-            raise ValueError(f"expected {name} as a finite vector {theta.shape}, got {direction.shape}")
+        if direction.shape != theta.shape:
+            raise ValueError(f"expected {name} as a vector {theta.shape}, like theta, got {direction.shape}")
+        require_finite(name, direction)
     losses = np.full((len(b), len(a)), np.nan) if known is None else known.copy()
     if losses.shape != (len(b), len(a)):
         raise ValueError(f"expected known losses of shape {(len(b), len(a))}, got {losses.shape}")

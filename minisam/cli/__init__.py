@@ -18,24 +18,26 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
     kernels/conv.py       Conv2d's unfolding, compiled; kernels/winograd.py for 16 channels and more
 """
 
-import argparse
+import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Any
 
 from minisam import __version__
 from minisam.cli import data, evaluate, landscape, reproduce, sharpness, toy, train
+from minisam.cli.parser import Parser
 from minisam.kernels import set_threads
+from minisam.training.files import printable
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     text = "Neural networks and Sharpness-Aware Minimization by hand, on a laptop's CPU."
-    parser = argparse.ArgumentParser(prog="minisam", description=text, epilog="Start with: minisam reproduce")
+    parser = Parser(prog="minisam", description=text, epilog="Start with: minisam reproduce")
     parser.add_argument("--version", action="version", version=f"minisam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -51,17 +53,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
-    try:
-        if args.threads is not None:
-            set_threads(args.threads)
-        args.run(args)
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        print(f"minisam: error: {error}", file=sys.stderr)
+    out = _Printable(sys.stdout)
+    with redirect_stdout(out), redirect_stderr(_Lasting(sys.stderr)):
+        try:
+            if args.threads is not None:
+                set_threads(args.threads)
+            args.run(args)
+        except MemoryError:
+            print("minisam: error: there is not enough memory for this", file=sys.stderr)
+            return 1
+        except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+            print(f"minisam: error: {printable(str(error))}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as stop:
+            print("minisam: interrupted", file=sys.stderr)
+            return stop.args[0] if stop.args else 130
+    out.flush()
+    if out.lost:
+        print(f"minisam: error: can't write the output: {out.lost}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # or the interpreter would fail once more at its end
         return 1
-    except KeyboardInterrupt as stop:
-        print("minisam: interrupted", file=sys.stderr)
-        return stop.args[0] if stop.args else 130
     return 0
+
+
+class _Lasting:
+    """A stream whose reader may go away, as `head` does: what is written is lost then, but no training with it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, do: Callable[..., Any], *arguments: str) -> None:
+        try:
+            do(*arguments)
+        except OSError as error:
+            self.lost = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _Printable(_Lasting):
+    """Such a stream without terminal escapes, whatever names a foreign file has brought."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
 
 
 def _terminated(*_: Any) -> None:

@@ -26,7 +26,8 @@ def add_command(
     parser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("--threads", type=int, metavar="N", help=f"threads to compute with (here: {get_threads()})")
     if uses_images:
-        parser.add_argument("--dataset", choices=DATASETS, help="default: cifar10 if found, otherwise synthetic")
+        text = "default: cifar10 if found, otherwise synthetic"
+        parser.add_argument("--dataset", type=str.lower, choices=DATASETS, help=text)
         parser.add_argument("--data-dir", metavar="DIR", help="folder with CIFAR (default: MINISAM_DATA, cache)")
     parser.set_defaults(run=run)
     return parser
@@ -49,7 +50,10 @@ def add_examination(parser: argparse.ArgumentParser, folder: str) -> None:
 
 def load_models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
     """The models by file name, and --images training images of the classes they know."""
-    dataset = load_images(args).first(n_train=args.images)
+    dataset = load_images(args)
+    if not 1 <= args.images <= len(dataset.y_train):
+        raise ValueError(f"--images must be 1 to {len(dataset.y_train)} (all there are), got {args.images}")
+    dataset = dataset.first(n_train=args.images)
     names = [path.stem for path in args.models]
     if len(set(names)) < len(names):
         names = [str(path) for path in args.models]

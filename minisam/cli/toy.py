@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from minisam.checks import NonNegative, Positive, require
 from minisam.cli.options import Commands, add_command
 from minisam.training.files import replacing, require_writable
 
@@ -10,15 +11,23 @@ from minisam.training.files import replacing, require_writable
 def add(commands: Commands) -> None:
     """Declare the command and its options."""
     parser = add_command(commands, "toy", "Draw optimizers on surfaces of two parameters.", run, uses_images=False)
-    parser.add_argument("--out", type=Path, default=Path("minisam-results/toy"), metavar="DIR")
+    default = Path("minisam-results/toy")
+    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=f"folder of the pictures ({default})")
+    text = "learning rate of GD and of SAM between a sharp and a flat minimum (0.004)"
+    parser.add_argument("--lr", type=float, default=0.004, metavar="FLOAT", help=text)
+    text = "SAM's radius there (0.8, of a distance of 2 between the minima)"
+    parser.add_argument("--rho", type=float, default=0.8, metavar="FLOAT", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
     """Draw the paths (toy.png), and SAM's race against GD as an animation (toy.gif)."""
     from minisam.study import plots, toy_plots
 
+    require("lr", args.lr, Positive)
+    require("rho", args.rho, NonNegative)
     require_writable(args.out)
-    plots.save(args.out / "toy.png", toy_plots.toys())
-    with replacing(args.out / "toy.gif") as temporary:
-        toy_plots.animation(temporary)
+    races = toy_plots.races(args.lr, args.rho)
+    plots.save(args.out / "toy.png", toy_plots.toys(races))
+    with replacing(args.out / "toy.gif") as file:
+        file.write(toy_plots.animation(races[-1]))
     print(f"Paths in {args.out / 'toy.png'}, SAM's race against GD in {args.out / 'toy.gif'}")

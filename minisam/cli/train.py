@@ -1,12 +1,15 @@
-"""`minisam train`: train one network.
+"""`minisam train`: train one network, and keep it.
 
-Every field of `Config` is an option, with its type, default, choices and help taken from there. `--save` writes the
-trained model, for `minisam evaluate`, `sharpness` and `landscape`. With `--save-every` or `--resume` checkpoints are
-written beside it, and a resumed run ends at the very weights of an uninterrupted one.
+Every field of `Config` is an option, with its type, default, choices and help taken from there. The trained model goes
+to `--save`, for `minisam evaluate`, `sharpness` and `landscape`; on the way checkpoints are kept beside it, from which
+`--resume` goes on, to the very weights of an uninterrupted run.
 """
 
 import argparse
-from contextlib import nullcontext
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -14,83 +17,149 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from minisam.cli.options import Commands, add_command, load_images
-from minisam.training import Checkpoints, Config, Model, Prepared, network, save_model, train
-from minisam.training.files import locked, replacing, require_writable, write_arrays
+from minisam.training import Checkpoints, Config, Diverged, Model, Prepared, network, save_model, train
+from minisam.training.files import replacing, require_writable, write_arrays
+
+GROUPS = {  # the fields of Config in `--help`
+    "what is trained, on what": ("model", "augment", "noise", "seed"),
+    "for how long": ("epochs", "batch_size", "micro_batch"),
+    "the step": ("optimizer", "lr", "schedule", "warmup", "momentum", "nesterov", "weight_decay", "decay", "clip"),
+    "SAM and its family": ("base", "rho", "p", "ascent_steps", "m", "every", "late", "eta", "alpha", "sigma", "lmbda"),
+    "the loss": ("label_smoothing", "l1", "l2"),
+}
+ENDINGS = {"--save": (".npz",), "--path": (".npz",), "--diagnostics": (".png", ".pdf", ".svg")}
+CHECKPOINTS = 20  # in a training, unless --save-every says otherwise
 
 
 def add(commands: Commands) -> None:
     """Declare the command and its options."""
     parser = add_command(commands, "train", "Train one network; every choice is an option.", run)
     parser.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
-    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="save the trained model")
-    text = "every EPOCHS epochs, save a checkpoint beside --save; the last two are kept"
-    parser.add_argument("--save-every", type=int, metavar="EPOCHS", help=text)
-    text = "continue from the last checkpoint beside --save, if there is one; --save-every is then 1 by default"
-    parser.add_argument("--resume", action="store_true", help=text)
-    parser.add_argument("--path", type=Path, metavar="FILE.npz", help="save the weights of every epoch, for landscape")
+    kept = parser.add_argument_group("what is kept")
+    text = "the trained model (default: minisam-results/models/…)"
+    kept.add_argument("--save", type=Path, metavar="FILE.npz", help=text)
+    kept.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    text = f"epochs between checkpoints, in a folder beside the model (default: {CHECKPOINTS} in all)"
+    kept.add_argument("--save-every", type=int, metavar="EPOCHS", help=text)
+    kept.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
+    kept.add_argument("--path", type=Path, metavar="FILE.npz", help="save the weights of every epoch, for landscape")
     text, picture = "look inside SAM's steps; save the picture (diagnostics.png)", Path("diagnostics.png")
-    parser.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
-    for option in fields(Config):
-        _add_option(parser, option, get_type_hints(Config)[option.name])
+    kept.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
+    options, types = {option.name: option for option in fields(Config)}, get_type_hints(Config)
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_option(group, options[name], types[name])
 
 
-def _add_option(parser: argparse.ArgumentParser, option: Field, type_: Any) -> None:
+def _add_option(group: argparse._ArgumentGroup, option: Field, type_: Any) -> None:
     """--name for a field of Config."""
     flag = "--" + option.name.replace("_", "-")
     text, default = option.metadata["help"], option.default
     if type_ is bool:
-        parser.add_argument(flag, action="store_true", help=text)
+        group.add_argument(flag, action="store_true", help=text)
     else:
         kind = next(iter(get_args(type_)), type_)
         choices = option.metadata["choices"] or None
         shown = "" if default is None else f" ({default})"
         metavar = None if choices else kind.__name__.upper()
-        parser.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=text + shown)
+        parse = str.lower if choices else kind
+        group.add_argument(flag, type=parse, default=default, choices=choices, metavar=metavar, help=text + shown)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, print the errors, and save the files that were asked for."""
+    """Train, save the model and the other files that were asked for, and print the errors."""
     config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
-    for file in filter(None, (args.save, args.diagnostics, args.path)):
-        require_writable(file.parent)
-    checkpoints = _checkpoints(args)
+    _require_places(args)
     dataset = load_images(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
     net = network(config, data)
-    print(f"{net.summary()}\n")
+    print(f"{net.summary()}\n", flush=True)
     path: list[np.ndarray] | None = None if args.path is None else []
-    with locked(args.save.with_name(f".{args.save.stem}.lock")) if checkpoints else nullcontext():
-        if checkpoints and checkpoints.paths() and not args.resume:
-            raise ValueError(f"{checkpoints.paths()[0]} exists: add --resume to continue from it, or remove it")
-        done = train(config, data, 0, True, args.diagnostics is not None, path, checkpoints)
+    every = max(1, config.epochs // CHECKPOINTS) if args.save_every is None else args.save_every
+    file = args.save or _default_place(config, data)
+    checkpoints = Checkpoints(file, every)
+    with checkpoints.held():
+        if (kept := checkpoints.paths()) and not args.resume:
+            raise ValueError(f"{kept[0]} exists: add --resume to continue from it, or remove {checkpoints.folder}")
+        try:
+            done = train(config, data, 0, True, args.diagnostics is not None, path, checkpoints)
+        except Diverged:
+            checkpoints.delete()  # they lead nowhere else
+            raise
+        except KeyboardInterrupt:
+            if kept := checkpoints.paths():
+                print(f"kept: {kept[0]}; the same command with --resume goes on from there", file=sys.stderr)
+            raise
+        model = Model(config, net, done.theta, done.stats, dataset.classes, data.normalisation)
+        writers: dict[str, tuple[Path | None, Callable[[Path], None]]] = {  # the model first
+            "Model": (file, lambda file: save_model(file, model)),
+            "Weights of every epoch": (args.path, lambda file: write_arrays(file, {"thetas": np.array(path)})),
+            "Picture of the diagnostics": (args.diagnostics, lambda file: _draw_diagnostics(done.history, file)),
+        }
+        failures = list(_save(writers))
+        if not failures:
+            checkpoints.delete()
     print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
     print(f"{done.train_error:.2%}, {done.gradient_evaluations:,} gradients, {done.seconds:.1f} s")
     if args.diagnostics:
-        _show_diagnostics(done.history, args.diagnostics)
-    if args.path:
-        write_arrays(args.path, {"thetas": np.array(path)})
-        print(f"Weights of every epoch saved: {args.path}")
-    if args.save:
-        model = Model(config, net, done.theta, done.stats, dataset.classes, data.normalisation)
-        save_model(args.save, model)
-        print(f"Model saved: {args.save}")
+        _print_diagnostics(done.history)
+    if failures:
+        raise OSError(f"{'; '.join(failures)}; the same command with --resume --overwrite saves without training again")
 
 
-def _checkpoints(args: argparse.Namespace) -> Checkpoints | None:
-    if args.save_every is None and not args.resume:
-        return None
-    if args.save is None:
-        raise ValueError("--save-every and --resume need --save FILE.npz: checkpoints are kept beside it")
-    return Checkpoints(args.save, 1 if args.save_every is None else args.save_every)
+def _require_places(args: argparse.Namespace) -> None:
+    """Raise ValueError or OSError if an output could not be written in the end, or would replace another file."""
+    places: dict[str, str] = {}
+    for option, endings in ENDINGS.items():
+        file = getattr(args, option[2:])
+        if file is None:
+            continue
+        if file.suffix.lower() not in endings:
+            hint = "" if file.suffix or not file.name else f": did you mean {file.name}{endings[0]}?"
+            raise ValueError(f"{option} expected a name ending in {' or '.join(endings)}, got {file}{hint}")
+        if file.parent.suffix == ".checkpoints":
+            raise ValueError(f"{option} expected another folder: files in {file.parent} come and go")
+        require_writable(file.parent)
+        if file.is_dir():
+            raise ValueError(f"{option} expected the name of a file, got the folder {file}")
+        if file.exists() and not args.overwrite:
+            raise ValueError(f"{option} {file} exists: choose another name, or add --overwrite to replace it")
+        same = str(file.resolve()).casefold()  # some file systems take M.npz for m.npz
+        if same in places:
+            raise ValueError(f"{places[same]} and {option} expected different files, got {file} twice")
+        places[same] = option
 
 
-def _show_diagnostics(history: list[dict[str, Any]], file: Path) -> None:
-    """Print the diagnostics of the last epoch, and draw them for all epochs."""
-    from minisam.study import geometry_plots
+def _default_place(config: Config, data: Prepared) -> Path:
+    """A name for the model that only another training of the same network, the same way, would get."""
+    digest = hashlib.sha256(json.dumps([config.record(), data.checksum]).encode()).hexdigest()
+    name = f"{config.model}-{config.optimizer}-seed{config.seed}-{digest[:8]}.npz"
+    return Path("minisam-results") / "models" / name
 
+
+def _save(writers: dict[str, tuple[Path | None, Callable[[Path], None]]]) -> Iterator[str]:
+    """Write every file, and say so, whatever becomes of the others; yields what went wrong."""
+    for what, (file, write) in writers.items():
+        if file is None:
+            continue
+        try:
+            write(file)
+        except (OSError, ValueError) as error:
+            yield f"{what} not saved: {error}"
+        else:
+            print(f"{what} saved: {file}", flush=True)
+
+
+def _print_diagnostics(history: list[dict[str, Any]]) -> None:
+    print("Diagnostics of the last epoch:")
     for name, value in history[-1]["diagnostics"].items():
         numbers = value if isinstance(value, dict) else {"": value}
         print(f"  {name:<15}", ", ".join(f"{key} {number:.4g}".strip() for key, number in numbers.items()))
-    with replacing(file) as temporary:
-        geometry_plots.diagnostics(history).savefig(temporary, dpi=120)
-    print(f"Diagnostics: of the last epoch above, of every epoch in {file}")
+
+
+def _draw_diagnostics(history: list[dict[str, Any]], file: Path) -> None:
+    from minisam.study import geometry_plots
+
+    with replacing(file) as whole:
+        geometry_plots.diagnostics(history).savefig(whole, dpi=120, format=file.suffix[1:].lower())

@@ -80,7 +80,8 @@ def load_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     family = name.removesuffix("-coarse")
     places = ", ".join(f"{place} ({origin})" for place, origin in _places(data_dir))
     wanted = " or ".join(f"{layout.folder}, {layout.archive}" for layout in LAYOUTS[family])
-    raise FileNotFoundError(f"{name} not found in {places}: expected {wanted}; or minisam data --fetch {family}")
+    cure = f"minisam data --fetch {family}, or --dataset synthetic"
+    raise FileNotFoundError(f"{name} not found in {places}: expected {wanted}; or {cure}")
 
 
 def available(data_dir: str | os.PathLike | None = None) -> Iterator[tuple[Path, Dataset]]:
@@ -95,6 +96,8 @@ def _places(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, str]]:
         yield Path(data_dir), "data_dir"
         return
     if variable := os.environ.get("MINISAM_DATA"):
+        if not Path(variable).exists():
+            raise FileNotFoundError(f"MINISAM_DATA names {variable}, which is not there: correct it, or unset it")
         yield Path(variable), "MINISAM_DATA"
     yield cache_dir(), "cache"
 

@@ -13,15 +13,16 @@ def load(name: str | None = None, data_dir: str | os.PathLike | None = None) -> 
     """A data set by name; without a name, CIFAR-10 if it is found, otherwise the synthetic set.
 
     CIFAR is looked for in data_dir if that is given, otherwise in MINISAM_DATA and then in the user's
-    cache. With a data_dir, missing images are an error and never replaced by synthetic ones.
+    cache. If either names a place, missing images are an error and never replaced by synthetic ones.
 
     Raises:
-        FileNotFoundError: the named data set is not there.
+        FileNotFoundError: the named data set is not there, or the folder that MINISAM_DATA names.
         ValueError: an unknown name, or damaged files.
 
     >>> load("synthetic").x_train.shape
     (4000, 32, 32, 3)
     """
-    if name == "synthetic" or (name is None and data_dir is None and find_cifar("cifar10") is None):
+    named_a_place = data_dir is not None or os.environ.get("MINISAM_DATA")
+    if name == "synthetic" or (name is None and not named_a_place and find_cifar("cifar10") is None):
         return synthetic()
     return load_cifar(name or "cifar10", data_dir)

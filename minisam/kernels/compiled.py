@@ -9,6 +9,7 @@ NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through the
 
 import threading
 from collections.abc import Callable, Set
+from contextlib import suppress
 
 import numba
 import numpy as np
@@ -22,7 +23,11 @@ class Kernel:
     """A loop that Numba compiles for float32 and float64; it runs without Python's global lock."""
 
     def __init__(self, function: Callable, signature: str, fastmath: set[str]) -> None:
-        self.run = numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=fastmath)
+        options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        try:
+            self.run = numba.njit(function, cache=True, **options)
+        except RuntimeError:  # no folder can be written: every process compiles for itself
+            self.run = numba.njit(function, **options)
         self.signature = signature
         _kernels.append(self)
 
@@ -32,10 +37,23 @@ class Kernel:
             compile_all(dtype)
         return self.run
 
-    def compile(self, dtype: np.dtype) -> None:
+    def compile(self, dtype: np.dtype) -> bool:
+        """Compile for this dtype; False if its machine code was on disk already, or compiled before."""
+        before = sum(self.run.stats.cache_misses.values())
         self.run.disable_compile(False)
-        self.run.compile(self.signature.replace("T", dtype.name))
+        # A power cut may have left an empty file on disk: forget what is there. The disk may be full: keep nothing.
+        cures = [self.run._cache.flush, self.run._cache.disable]
+        while True:
+            try:
+                self.run.compile(self.signature.replace("T", dtype.name))
+                break
+            except Exception:
+                if not cures:
+                    raise
+                with suppress(Exception):
+                    cures.pop(0)()
         self.run.disable_compile()  # other layouts or types are a mistake, not a reason to compile
+        return sum(self.run.stats.cache_misses.values()) > before
 
 
 def kernel(signature: str, fastmath: Set[str] = frozenset()) -> Callable[[Callable], Kernel]:
@@ -56,8 +74,12 @@ def compile_all(dtype: np.dtype) -> None:
     with _lock:
         if dtype not in _compiled and not numba.config.DISABLE_JIT:
             label = f"compiling the {dtype.name} kernels (once; kept on disk)"
-            for one in tqdm(_kernels, desc=label, delay=0.5, leave=False, unit="kernel"):
-                one.compile(dtype)
+            with tqdm(total=len(_kernels), desc=label, delay=0.5, leave=False, unit="kernel") as bar:
+                for one in _kernels:
+                    if one.compile(dtype):
+                        bar.update()
+                    else:
+                        bar.total -= 1  # loading is no work to show
         _compiled.add(dtype)
 
 

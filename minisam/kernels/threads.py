@@ -22,7 +22,9 @@ from numba.extending import intrinsic
 from threadpoolctl import ThreadpoolController
 
 from minisam.checks import Count, require
+from minisam.kernels.compiled import kernel
 
+MOST_THREADS = 256  # a slip of the keyboard should not start a million
 _SPINS = 1 << 20  # looks at a counter, some 300 µs, before a waiting thread goes to sleep
 
 
@@ -45,20 +47,22 @@ def get_threads() -> int:
     if _n_threads is not None:
         return _n_threads
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the outermost level's
-    return int(limit) if limit.isdigit() and int(limit) > 0 else available_cores()
+    return min(int(limit), MOST_THREADS) if limit.isdecimal() and int(limit) > 0 else available_cores()
 
 
 def set_threads(n: int) -> None:
     """Let the kernels use n threads. Results do not depend on it, to the last bit.
 
     Raises:
-        ValueError: n < 1.
+        ValueError: n < 1, or n above MOST_THREADS.
 
     >>> set_threads(2); get_threads()
     2
     """
     global _n_threads
     require("threads", n, Count)
+    if n > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {n}")
     _n_threads = n
 
 
@@ -73,6 +77,7 @@ def _load(typing_context, counter):
     return numba.types.int64(counter), generate
 
 
+@kernel("void(i8[::1], i8, i8)")
 def _spin(counter, value, most):
     """Wait until counter[0] ≥ value, but not forever."""
     while most > 0 and _load(counter) < value:
@@ -88,8 +93,7 @@ class _Pool:
 
     def __init__(self, n_threads: int) -> None:
         # A loop in plain Python would hold the global lock: without the compiler, no thread spins.
-        compile_now = numba.njit("void(i8[::1], i8, i8)", nogil=True, cache=True)
-        self.spin = (lambda *_: None) if numba.config.DISABLE_JIT else compile_now(_spin)
+        self.spin = (lambda *_: None) if numba.config.DISABLE_JIT else _spin[np.dtype(np.float32)]
         self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.posted = np.zeros(1, np.int64)
         for i in range(n_threads):

@@ -158,5 +158,5 @@ def landscape(
 
 def write_json(file: Path, found: dict[str, dict]) -> None:
     """Write the measurements of each model, and the environment they were made in."""
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps({"environment": environment(), "models": found}, indent=1), encoding="utf-8")
+    with replacing(file) as whole:
+        whole.write(json.dumps({"environment": environment(), "models": found}, indent=1).encode())

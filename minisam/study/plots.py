@@ -82,8 +82,8 @@ def save(file: Path, figure: Figure, synthetic: bool = False) -> None:
     """Write a picture, whole or not at all, with a warning if its images are synthetic."""
     if synthetic:
         _warn(figure)
-    with replacing(file) as temporary:
-        figure.savefig(temporary, dpi=120)
+    with replacing(file) as whole:
+        figure.savefig(whole, dpi=120, format=file.suffix[1:])
 
 
 def png(draw: Callable[[Any], Figure], found: Any, synthetic: bool) -> bytes:

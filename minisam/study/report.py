@@ -190,6 +190,6 @@ def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray,
         "report.html": html_report(results, drawn).encode(),
     }
     for name, content in files.items():
-        with replacing(folder / name) as path:
-            path.write_bytes(content)
+        with replacing(folder / name) as file:
+            file.write(content)
     return folder / "report.html"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from minisam.study.tasks import Outcome, Task
 from minisam.training.checkpoint import Checkpoints
-from minisam.training.files import Damaged, locked, parse_json, read_arrays, write_arrays
+from minisam.training.files import Damaged, delete_leftovers, locked, parse_json, read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Store:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
-            _clean(folder)
+            delete_leftovers(folder)
             try:
                 yield cls(folder)
             finally:
-                _clean(folder)
+                delete_leftovers(folder)
 
     def load(self, task: Task) -> Outcome | None:
         """The kept outcome of a task; None if there is none, or (with a message) if its file is damaged."""
@@ -61,11 +61,4 @@ class Store:
         path = self.folder / f"{task.name}.npz"
         about = json.dumps({"task": task.key, "outcome": outcome.record})
         write_arrays(path, {"about": np.array(about), "predictions": outcome.predictions})
-        for checkpoint in Checkpoints(path, every=1).paths():
-            checkpoint.unlink()
-
-
-def _clean(folder: Path) -> None:
-    """Delete files that a process was still writing when it was killed."""
-    for leftover in folder.glob(".*-*.npz"):
-        leftover.unlink()
+        Checkpoints(path, every=1).delete()

@@ -1,7 +1,10 @@
 """The pictures of optimizers on toy surfaces, and their animation."""
 
+import tempfile
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
@@ -10,17 +13,32 @@ from matplotlib.figure import Figure
 
 from minisam.analysis.toy import Bowl, Rosenbrock, TwoMinima, run
 from minisam.objective import Objective
-from minisam.optim import GD, SAM, Momentum
+from minisam.optim import GD, SAM, Momentum, Optimizer
 from minisam.study.plots import ORANGE, SKY, contours
 
-RACES: dict[str, tuple[Objective, tuple[float, float], tuple[float, float, float, float], dict[str, Any]]] = {
-    "A long bowl": (Bowl([1.0, 30.0]), (-3.0, 1.0), (-3.4, 1.6, -1.3, 1.3), {
-        "GD": lambda: GD(lr=0.06), "Momentum": lambda: Momentum(lr=0.03, momentum=0.7)}),
-    "Rosenbrock's valley": (Rosenbrock(), (-1.2, 1.0), (-1.7, 1.7, -0.7, 1.9), {
-        "GD": lambda: GD(lr=0.01), "Momentum": lambda: Momentum(lr=0.01, momentum=0.9)}),
-    "A sharp and a flat minimum": (TwoMinima(), (-2.2, 0.3), (-2.6, 2.0, -1.1, 1.1), {
-        "GD": lambda: GD(lr=0.004), "SAM": lambda: SAM(GD(lr=0.004), rho=0.8)}),
-}  # fmt: skip
+
+class Race(NamedTuple):
+    """Two optimizers on one surface."""
+
+    title: str
+    surface: Objective
+    start: tuple[float, float]
+    extent: tuple[float, float, float, float]  # left, right, bottom, top
+    racers: dict[str, Optimizer]
+
+
+def races(lr: float, rho: float) -> list[Race]:
+    """A race on each of three surfaces; lr and rho are of the last one, between a sharp and a flat minimum."""
+    return [
+        Race("A long bowl", Bowl([1.0, 30.0]), (-3.0, 1.0), (-3.4, 1.6, -1.3, 1.3),
+             {"GD": GD(lr=0.06), "Momentum": Momentum(lr=0.03, momentum=0.7)}),
+        Race("Rosenbrock's valley", Rosenbrock(), (-1.2, 1.0), (-1.7, 1.7, -0.7, 1.9),
+             {"GD": GD(lr=0.01), "Momentum": Momentum(lr=0.01, momentum=0.9)}),
+        Race(f"A sharp and a flat minimum (lr {lr:g}, rho {rho:g})", TwoMinima(), (-2.2, 0.3), (-2.6, 2.0, -1.1, 1.1),
+             {"GD": GD(lr), "SAM": SAM(GD(lr), rho)}),
+    ]  # fmt: skip
+
+
 STEPS = 100
 LOOKS = ((SKY, "--"), (ORANGE, "-"))  # of the two in a race
 
@@ -33,14 +51,14 @@ def _surface(ax: Axes, surface: Objective, extent: tuple[float, float, float, fl
     ax.set(xlabel="θ₁", ylabel="θ₂", xlim=(left, right), ylim=(low, high))
 
 
-def toys() -> Figure:
+def toys(races: Sequence[Race]) -> Figure:
     """Three surfaces with two optimizers each; and SAM's step, θ → θ + ε̂ → the next θ."""
     figure = Figure(figsize=(11, 9), layout="constrained")
     *axes, inside = figure.subplots(2, 2).flat
-    for ax, (title, (surface, start, extent, racers)) in zip(axes, RACES.items(), strict=True):
+    for ax, (title, surface, start, extent, racers) in zip(axes, races, strict=True):
         _surface(ax, surface, extent)
-        for (name, make), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
-            path = run(make(), surface, start, STEPS)
+        for (name, optimizer), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
+            path = run(deepcopy(optimizer), surface, start, STEPS)
             ax.plot(*path.thetas.T, dash, color=colour, marker=".", ms=4, lw=1.5, label=name)
             ax.plot(*path.thetas[-1], "*", color=colour, ms=16, mec="black")
         ax.set_title(title)
@@ -65,16 +83,16 @@ def _triangles(ax: Axes) -> None:
     ax.set_title("SAM: up by ε̂ (white), then from θ along -∇L(θ + ε̂)", fontsize=11)
 
 
-def animation(file: Path) -> None:
-    """GD and SAM on the surface of two minima, step by step, as a GIF."""
-    surface, start, extent, racers = RACES["A sharp and a flat minimum"]
+def animation(race: Race) -> bytes:
+    """Two optimizers on one surface, step by step, as a GIF; what the last one climbs to is shown, too."""
+    title, surface, start, extent, racers = race
     figure = Figure(figsize=(6.4, 3.6), dpi=80, layout="constrained")
     ax = figure.subplots()
     _surface(ax, surface, extent)
-    ax.set_title("GD falls into the sharp minimum, SAM does not")
+    ax.set_title(title)
     drawn: list[Any] = []
-    for (name, make), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
-        path = run(make(), surface, start, STEPS)
+    for (name, optimizer), (colour, dash) in zip(racers.items(), LOOKS, strict=True):
+        path = run(deepcopy(optimizer), surface, start, STEPS)
         drawn.append(
             (path, *ax.plot([], [], dash, color=colour, lw=1.5, label=name), *ax.plot([], [], "o", color=colour))
         )
@@ -87,4 +105,7 @@ def animation(file: Path) -> None:
             head.set_data(*path.thetas[i : i + 1].T)
         reach.set_data(*np.array([drawn[-1][0].thetas[i], drawn[-1][0].worst[i]]).T)
 
-    FuncAnimation(figure, draw, frames=range(0, STEPS, 2)).save(file, PillowWriter(fps=12))
+    with tempfile.TemporaryDirectory() as folder:  # the writer takes nothing but a file's name
+        file = Path(folder) / "race.gif"
+        FuncAnimation(figure, draw, frames=range(0, STEPS, 2)).save(file, PillowWriter(fps=12))
+        return file.read_bytes()

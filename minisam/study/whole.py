@@ -221,8 +221,8 @@ def write_study(folder: Path, found: Results) -> Path:
     parts |= {"overview": inline(picture), "main": html_table(main_table(found)), "margin": f"{100 * MARGIN:g}"}
     data = {name: f"{r['dataset']['name']}, {r['dataset']['checksum']}" for name, r in found.items()}
     title, body = "What SAM gains on small CIFAR subsets", fill("study", parts)
-    with replacing(folder / "overview.png") as path:
-        path.write_bytes(picture)
-    with replacing(folder / "report.html") as path:
-        path.write_text(page(title, body, data, list(found.values())), encoding="utf-8")
+    with replacing(folder / "overview.png") as file:
+        file.write(picture)
+    with replacing(folder / "report.html") as file:
+        file.write(page(title, body, data, list(found.values())).encode())
     return folder / "report.html"

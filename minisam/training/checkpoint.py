@@ -7,8 +7,9 @@ generator to save.
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from minisam.checks import Array, Checked, Count
 from minisam.optim import Optimizer, memory, recall
 from minisam.training.config import current
 from minisam.training.environment import changes, environment
-from minisam.training.files import Damaged, reason
+from minisam.training.files import Damaged, delete_leftovers, locked, reason
 from minisam.training.model import Foreign, Model, read, write
 
 NOTHING = np.zeros(0)  # stands for None: a vector that an optimizer does not have yet
@@ -50,23 +51,57 @@ def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any
 
 @dataclass(frozen=True)
 class Checkpoints(Checked):
-    """The last two states of a run, in files beside `file`: for m.npz these are m.epoch-0010.npz, …
+    """The last two states of a run, in a folder beside its `file`: for m.npz these are m.checkpoints/epoch-0010.npz, …
 
     Raises:
         ValueError: every < 1.
     """
 
     file: Path
-    every: Count  # epochs between two of them
+    every: Count  # epochs between two of them; the last epoch always has one
+
+    @property
+    def folder(self) -> Path:
+        """Where they are. Nothing else is kept there."""
+        return self.file.with_name(f"{self.file.stem}.checkpoints")
 
     def paths(self) -> list[Path]:
         """The existing files, newest first: by their epoch, since clocks may go backwards."""
-        name = re.compile(re.escape(self.file.stem) + r"\.epoch-(\d+)" + re.escape(self.file.suffix))
-        found = ((name.fullmatch(path.name), path) for path in self.file.parent.glob("*.epoch-*"))
+        found = ((re.fullmatch(r"epoch-(\d+)\.npz", path.name), path) for path in self.folder.glob("epoch-*.npz"))
         return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the folder, and leave none behind that is empty.
+
+        Raises:
+            OSError: the folder can't be made, or another process is at work there.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self.folder / ".lock"
+        try:
+            with locked(lock):
+                try:
+                    yield
+                finally:
+                    if not self.paths():
+                        with suppress(OSError):  # Windows lets nobody delete it before its release
+                            lock.unlink()
+        finally:
+            with suppress(OSError):  # not empty
+                self.folder.rmdir()
+
+    def delete(self) -> None:
+        """Delete them: the run has ended, and its outcome is kept elsewhere."""
+        for path in self.paths():
+            path.unlink()
+        with suppress(OSError):  # the lock's owner deletes the folder
+            self.folder.rmdir()
+
     def keep(self, state: State, run: dict[str, Any]) -> None:
-        """Write the state of a run, which the record `run` identifies; then delete all but the last two files.
+        """Write the state of a run, which the record `run` identifies; then delete all but the last two up to here.
+
+        Those of later epochs are damaged ones, which the run will replace when it gets there.
 
         Raises:
             OSError: it can't be written; the earlier ones are still there.
@@ -75,9 +110,10 @@ class Checkpoints(Checked):
         arrays = {f"optimizer.{name}": NOTHING if v is None else np.asarray(v) for name, v in held.items()}
         if state.path:
             arrays["path"] = np.array(state.path)
-        path = self.file.with_name(f"{self.file.stem}.epoch-{len(state.history):04}{self.file.suffix}")
+        path = self.folder / f"epoch-{len(state.history):04}.npz"
         write(path, state.model, arrays, {"run": run, "history": state.history, "environment": environment()})
-        for old in self.paths()[2:]:
+        paths = self.paths()
+        for old in paths[paths.index(path) + 2 :]:
             old.unlink()
 
     def restore(self, state: State, run: dict[str, Any]) -> None:
@@ -90,8 +126,7 @@ class Checkpoints(Checked):
             OSError: a checkpoint can't be read.
             ValueError: a checkpoint of another run, or of a newer format; the text says what differs.
         """
-        for leftover in self.file.parent.glob(f".{escape(self.file.stem)}.epoch-*"):
-            leftover.unlink()
+        delete_leftovers(self.folder)
         for path in self.paths():
             try:
                 self._restore(path, state, run)
@@ -105,7 +140,8 @@ class Checkpoints(Checked):
         try:
             before, history, theta = current(about["run"]), list(about["history"]), model.theta
             if changed := changes(before, run):
-                raise Foreign(f"{path} is of another run: {'; '.join(changed)}")
+                cure = "repeat the options that it was made with, or choose another name"
+                raise Foreign(f"{path} is of another run: {'; '.join(changed)}; {cure}")
             remembered = {
                 name: _checked(arrays.get(f"optimizer.{name}"), at_start, theta, name)
                 for name, at_start in memory(state.optimizer).items()

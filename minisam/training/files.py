@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import secrets
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -16,9 +18,21 @@ from numpy.lib import format as npy
 
 from minisam.checks import Array
 
+LARGEST = 1 << 32  # bytes that are read of one file
+TEMPORARY = ".minisam-{}.tmp"  # the name of a file that is still being written
+
 
 class Damaged(ValueError):
     """A file that is not what it should be."""
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal might obey: a question mark for each letter that can't be seen.
+
+    >>> printable("a\x1b[31mb\ttwo\nlines")
+    'a?[31mb?two\nlines'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def brief(value: Any, most: int = 80) -> str:
@@ -27,8 +41,7 @@ def brief(value: Any, most: int = 80) -> str:
     >>> brief("two\\nlines " * 100, most=20)
     'two lines two lines…'
     """
-    text = " ".join(str(value).split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
+    text = printable(" ".join(str(value).split())[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -38,24 +51,27 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`: moved over it if the block ends well, otherwise deleted.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new binary file beside `path`: moved over it if the block ends well, otherwise deleted.
 
     A reader sees the old file or the new one, never half of one, even if the power fails.
 
     Raises:
-        OSError: the folder can't be made or written.
+        OSError: the folder can't be made or written; the text names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
-        yield temporary
-        with temporary.open("r+b") as written:  # Windows syncs only files opened for writing
-            os.fsync(written.fileno())
+        with temporary.open("xb") as file:  # x: never a file that is there, nor one that a planted link names
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     with suppress(OSError):  # sync the new name, too, on systems where a folder can be
         folder = os.open(path.parent, os.O_RDONLY)
@@ -63,6 +79,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete the files in a folder that a process was still writing when it was killed."""
+    for leftover in folder.glob(TEMPORARY.format("*")):
+        leftover.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:
@@ -79,13 +101,15 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; the operating system releases it when its owner dies, however it dies.
 
     Raises:
-        OSError: another process holds it.
+        OSError: another process holds it, or it can't be made.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise OSError(f"another minisam is at work in {path.parent}: wait for it, or choose another place") from None
+    except OSError as error:  # such as a link in its place
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield
     finally:
@@ -98,8 +122,24 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     Raises:
         OSError: it can't be written; an old file stays as it was.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, **arrays)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file, which must be a regular one: a device or a pipe might go on for ever.
+
+    Raises:
+        OSError: it can't be read.
+        Damaged: it is not a regular file, or larger than LARGEST.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise Damaged(f"expected a file, got {path}, which is a folder or a device")
+    if about.st_size > LARGEST:
+        raise Damaged(f"expected a file of at most {LARGEST:,} bytes, got {path} with {about.st_size:,}")
+    with path.open("rb") as file:
+        return file.read(about.st_size)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -107,14 +147,20 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
     Raises:
         OSError: the file can't be read.
-        Damaged: it is not an .npz file, or not whole.
+        Damaged: it is not an .npz file, or not whole, or compressed: then it could be of any size.
     """
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > len(raw):
-                raise ValueError("compressed, or with overlapping parts: it could be of any size")
+            members = archive.infolist()
+            if any(member.compress_type for member in members):
+                names = brief(", ".join(member.filename.removesuffix(".npy") for member in members))
+                raise Damaged(f"expected an uncompressed .npz file, as np.savez writes it, got {path} with {names}")
+            if sum(member.file_size for member in members) > len(raw):
+                raise ValueError("parts that overlap")
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+    except Damaged:
+        raise
     except Exception as error:  # a damaged archive can fail in any way
         raise Damaged(f"{path} is damaged, or not an .npz file") from error
 

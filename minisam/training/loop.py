@@ -20,6 +20,8 @@ from minisam.training.checkpoint import Checkpoints, State
 from minisam.training.config import FAMILY, Config, make_optimizer
 from minisam.training.model import Model
 
+STRENGTHS = ("weight_decay", "l1", "l2", "alpha", "sigma", "eta")  # options that ruin a training if they are large
+
 
 class Diverged(ArithmeticError):
     """The loss became NaN or infinite."""
@@ -100,8 +102,14 @@ def train(
             batch = Penalised(batch, config.l1, config.l2_in_loss)
         return Recorded(batch) if diagnostics else batch
 
+    def predict(x: Array) -> Array:
+        try:
+            return net.predict(theta, x, stats=stats)
+        except (ValueError, FloatingPointError) as error:  # the last step led to weights that have no outputs
+            raise Diverged(_advice(config, math.nan, step - 1, len(batches))) from error
+
     def error_rate(x: Array, y: Array) -> float:
-        return float(np.mean(net.predict(theta, x, stats=stats) != y))
+        return float(np.mean(predict(x) != y))
 
     if path is not None:
         path.append(theta.copy())
@@ -129,7 +137,7 @@ def train(
             at_theta = optimizer.step(theta, recorded)
             stats += BatchNorm.MOMENTUM * (at_theta.stats - stats)  # of the pass at θ, not at θ + ε̂
             if not math.isfinite(at_theta.loss):
-                raise Diverged(_advice(config, at_theta.loss, epoch, step))
+                raise Diverged(_advice(config, at_theta.loss, step, len(batches)))
             total_loss += at_theta.loss * len(y)
             total_right += at_theta.accuracy * len(y)
             evaluations += round(env.examples / len(y))
@@ -151,11 +159,9 @@ def train(
         history.append(record)
         if path is not None:
             path.append(theta.copy())
-        if checkpoints and (epoch + 1) % checkpoints.every == 0:
+        if checkpoints and ((epoch + 1) % checkpoints.every == 0 or epoch + 1 == config.epochs):
             checkpoints.keep(state, identity)
-    if not np.isfinite(theta).all():
-        raise Diverged(_advice(config, math.nan, config.epochs - 1, step - 1))
-    predictions = net.predict(theta, data.x_test, stats=stats)
+    predictions = predict(data.x_test)
     history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
     train_error = error_rate(data.x_train, labels)
     return Run(config, theta, stats, history, predictions, train_error, test_error, evaluations, seconds)
@@ -168,9 +174,11 @@ def _learning_rate(optimizer: Any) -> Any:
     return optimizer.lr
 
 
-def _advice(config: Config, loss: float, epoch: int, step: int) -> str:
-    cures = f"lower --lr (now {config.lr:g})"
-    if config.optimizer in FAMILY:
-        cures += f" or --rho (now {config.rho:g})"
+def _advice(config: Config, loss: float, step: int, steps_per_epoch: int) -> str:
+    """Where the loss became infinite or NaN, and what to try."""
+    suspects = ["lr", *(["rho"] if config.optimizer in FAMILY else [])]
+    suspects += [name for name in STRENGTHS if (getattr(config, name) or 0) > 1]
+    cures = " or ".join(f"--{name.replace('_', '-')} (now {getattr(config, name):g})" for name in suspects)
     where = f"{config.label} on {config.model}, seed {config.seed}"
-    return f"{where}: the loss became {loss} at epoch {epoch + 1}, step {step + 1}; {cures}, or add --warmup"
+    when = f"epoch {step // steps_per_epoch + 1}, step {step + 1}"
+    return f"{where}: the loss became {loss} at {when}; lower {cures}, or add --warmup"

@@ -99,6 +99,8 @@ def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
             raise Foreign(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
         config = Config.of(about["config"])
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
+        if not all(name.isprintable() for name in classes):
+            raise ValueError("names of classes that can't be printed")
         mean, std = (_tuple(about["normalisation"][key], float) for key in ("mean", "std"))
         if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2]:
             raise ValueError(f"images of shape {shape} with mean {mean}, deviation {std}")

@@ -1,0 +1,262 @@
+"""A finished training is never lost, whatever becomes of its other outputs; and no file is replaced by mistake."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisam.cli import main
+from minisam.training import load_model
+from minisam.training.files import TEMPORARY, replacing
+
+TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp()))  # Matplotlib's list of fonts
+    monkeypatch.chdir(tmp_path)
+
+
+def files(folder="."):
+    return {str(path) for path in Path(folder).rglob("*") if path.is_file() or path.is_symlink()}
+
+
+def last_line(text):
+    return text.strip().splitlines()[-1].split("\r")[-1]
+
+
+# --- before the first step ------------------------------------------------------------------------
+
+REFUSED = {
+    "--save m": "--save expected a name ending in .npz, got m: did you mean m.npz",
+    "--save m.pth": "--save expected a name ending in .npz, got m.pth",
+    "--save .": "--save expected a name ending in .npz, got .",
+    "--save folder.npz": "--save expected the name of a file, got the folder folder.npz",
+    "--save old.npz": "--save old.npz exists: choose another name, or add --overwrite",
+    f"--save {'m' * 252}.npz": "File name too long",
+    f"--save {'m' * 250}.npz": "File name too long",  # its checkpoints' folder
+    "--save old.npz/m.npz": "can't write to output folder old.npz",
+    "--save z.checkpoints/epoch-0007.npz": "--save expected another folder: files in z.checkpoints come and go",
+    "--save m.npz --path m.npz": "--save and --path expected different files, got m.npz twice",
+    "--save m.npz --path ./M.npz": "--save and --path expected different files",
+    "--save m.npz --path folder.npz": "--path expected the name of a file, got the folder folder.npz",
+    "--save m.npz --path old.npz": "--path old.npz exists",
+    "--save m.npz --path p.txt": "--path expected a name ending in .npz, got p.txt",
+    "--save m.npz --diagnostics d.xyz": "--diagnostics expected a name ending in .png or .pdf or .svg, got d.xyz",
+    "--save m.npz --diagnostics diag": "got diag: did you mean diag.png",
+    "--save m.npz --diagnostics old.npz/d.png": "can't write to output folder old.npz",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_an_output_that_would_fail_is_refused_before_the_first_step(words, capsys):
+    Path("folder.npz").mkdir()
+    Path("old.npz").write_bytes(b"old")
+    assert main([*TRAIN, *words.split()]) == 1
+    _, err = capsys.readouterr()
+    assert REFUSED[words] in last_line(err)
+    assert "training with" not in err  # the progress bar
+    assert files() == {"old.npz"}
+    assert Path("old.npz").read_bytes() == b"old"
+
+
+def test_overwrite_replaces(capsys):
+    for name in ("m.npz", "p.npz", "d.png"):
+        Path(name).write_bytes(b"old")
+    outputs = ["--save", "m.npz", "--path", "p.npz", "--diagnostics", "d.png"]
+    assert main([*TRAIN, *outputs, "--overwrite"]) == 0
+    out, _ = capsys.readouterr()
+    assert re.findall(r"^(.*) saved: (.*)$", out, re.MULTILINE) == [
+        ("Model", "m.npz"), ("Weights of every epoch", "p.npz"), ("Picture of the diagnostics", "d.png")
+    ]  # fmt: skip
+    assert load_model("m.npz").config.optimizer == "sam"
+    assert np.load("p.npz")["thetas"].shape[0] == 3
+    assert Path("d.png").read_bytes().startswith(b"\x89PNG")
+    assert files() == {"m.npz", "p.npz", "d.png"}  # the checkpoints are gone
+
+
+# --- after the last step --------------------------------------------------------------------------
+
+
+def test_a_model_is_saved_whatever_becomes_of_the_rest(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "p.npz")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minisam.cli.train.write_arrays", full)
+        patch.setattr("minisam.cli.train._draw_diagnostics", full)
+        outputs = ["--save", "m.npz", "--path", "p.npz", "--diagnostics", "d.png"]
+        assert main([*TRAIN, *outputs]) == 1
+    out, err = capsys.readouterr()
+    assert "Model saved: m.npz" in out
+    assert "SAM(Momentum) on synthetic: test error" in out  # the numbers are not lost either
+    assert "Weights of every epoch not saved: [Errno 28] No space left on device: 'p.npz'; Picture" in last_line(err)
+    theta = load_model("m.npz").theta
+    assert main([*TRAIN, *outputs, "--resume", "--overwrite"]) == 0  # as the message says
+    assert "resumed after epoch 2" in capsys.readouterr().err
+    assert np.array_equal(load_model("m.npz").theta, theta)
+    assert files() == {"m.npz", "p.npz", "d.png"}
+
+
+def test_a_model_that_could_not_be_saved_is_still_in_its_last_checkpoint(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "m.npz")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minisam.cli.train.save_model", full)
+        assert main([*TRAIN, "--save", "m.npz", "--save-every", "9"]) == 1
+    assert "Model not saved: [Errno 28] No space left on device: 'm.npz'" in capsys.readouterr().err
+    assert main([*TRAIN, "--save", "m.npz", "--save-every", "9", "--resume"]) == 0
+    assert "resumed after epoch 2" in capsys.readouterr().err
+    assert files() == {"m.npz"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_does_not_stop_a_training(tmp_path, stream):
+    """`minisam train | head -1`: the pipe breaks in the middle of the training."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: writing}
+    ended = subprocess.run([sys.executable, "-m", "minisam", *TRAIN, "--save", "m.npz"], **streams, timeout=120)
+    os.close(writing)
+    assert ended.returncode == (1 if stream == "stdout" else 0)  # its results could not be shown
+    assert load_model("m.npz").config.optimizer == "sam"
+
+
+# --- by default -----------------------------------------------------------------------------------
+
+
+def test_a_training_keeps_its_model_somewhere_announced(capsys):
+    assert main(TRAIN) == 0
+    (file,) = re.findall(r"^Model saved: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert re.fullmatch(r"minisam-results.models.mlp-sam-seed0-[0-9a-f]{8}\.npz", file)
+    theta = load_model(file).theta
+    assert main(TRAIN) == 0  # the same training, the same place
+    assert main([*TRAIN, "--rho", "0.1"]) == 0  # another one
+    assert len(files()) == 2
+    assert np.array_equal(load_model(file).theta, theta)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    words = [*TRAIN[:-4], "--epochs", "2000", "--save-every", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minisam", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.rglob("epoch-*.npz")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"kept: minisam-results.models.*epoch-\d+\.npz; the same command with --resume goes on", err)
+    assert last_line(err).endswith("minisam: interrupted")
+    assert "Traceback" not in err
+
+
+def test_a_training_that_diverges_leaves_nothing_to_go_on_from():
+    assert main([*TRAIN, "--lr", "1e9", "--save", "m.npz", "--save-every", "1"]) == 1
+    assert not files()
+    assert not Path("m.checkpoints").exists()
+
+
+def test_a_model_with_a_checkpoints_name_is_not_deleted():
+    assert main([*TRAIN, "--save", "z.epoch-0007.npz"]) == 0
+    before = Path("z.epoch-0007.npz").read_bytes()
+    assert main([*TRAIN, "--epochs", "9", "--save", "z.npz", "--save-every", "1", "--resume"]) == 0
+    assert Path("z.epoch-0007.npz").read_bytes() == before
+
+
+# --- links, and what is read ----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_planted_link_is_not_followed(monkeypatch):
+    """Whoever may write to a shared folder knows the names that others are about to write there."""
+    Path("precious").write_bytes(b"precious")
+    Path(TEMPORARY.format("guessed")).symlink_to("precious")
+    with monkeypatch.context() as patch:
+        patch.setattr("minisam.training.files.secrets.token_hex", lambda _: "guessed")
+        with pytest.raises(FileExistsError, match=r"m\.npz"), replacing(Path("m.npz")) as file:
+            file.write(b"new")
+    assert Path("precious").read_bytes() == b"precious"
+    Path("link.npz").symlink_to("precious")
+    with replacing(Path("link.npz")) as file:
+        file.write(b"new")
+    assert (Path("link.npz").read_bytes(), Path("precious").read_bytes()) == (b"new", b"precious")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_lock_is_no_link(capsys):
+    Path("precious").write_bytes(b"precious")
+    Path("m.checkpoints").mkdir()
+    Path("m.checkpoints/.lock").symlink_to("../precious")
+    assert main([*TRAIN, "--save", "m.npz"]) == 1
+    assert "m.checkpoints/.lock" in last_line(capsys.readouterr().err)
+    assert Path("precious").read_bytes() == b"precious"
+
+
+def test_temporary_names_cannot_be_foreseen(tmp_path):
+    names = set()
+    for _ in range(3):
+        with replacing(tmp_path / "m.npz"):
+            names |= {path.name for path in tmp_path.iterdir()}
+    assert len(names - {"m.npz"}) == 3
+
+
+def test_what_is_no_file_is_not_read(capsys):
+    devices = ["/dev/zero"] if Path("/dev/zero").exists() else []
+    for name in (".", *devices):
+        assert main(["evaluate", name]) == 1
+        assert f"expected a file, got {name}, which is a folder or a device" in capsys.readouterr().err
+
+
+def test_a_huge_file_is_not_read(monkeypatch, capsys):
+    monkeypatch.setattr("minisam.training.files.LARGEST", 1000)
+    Path("m.npz").write_bytes(bytes(1001))
+    assert main(["evaluate", "m.npz"]) == 1
+    assert "expected a file of at most 1,000 bytes, got m.npz with 1,001" in capsys.readouterr().err
+
+
+def test_compressed_files_are_named_as_such(capsys):
+    assert main([*TRAIN, "--save", "m.npz"]) == 0
+    with np.load("m.npz") as arrays:
+        np.savez_compressed("small.npz", **arrays)
+    np.savez_compressed("predictions.npz", predictions=np.zeros(9), y_test=np.zeros(9))
+    capsys.readouterr()
+    for name, holds in (("small.npz", "theta, stats, about"), ("predictions.npz", "predictions, y_test")):
+        assert main(["evaluate", name]) == 1
+        expected = f"expected an uncompressed .npz file, as np.savez writes it, got {name} with {holds}"
+        assert expected in capsys.readouterr().err
+
+
+def test_a_foreign_model_sends_nothing_to_the_terminal(capsys):
+    assert main([*TRAIN, "--save", "m.npz"]) == 0
+    with np.load("m.npz") as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    about["classes"][0] = "\x1b]0;owned\x07\x1b[2J"
+    np.savez("evil.npz", **arrays | {"about": np.array(json.dumps(about))})
+    capsys.readouterr()
+    for words in (["evaluate", "evil.npz"], ["evaluate", "\x1b[31mred.npz"], ["--\x1b[31m"], ["train", "--\x1b[31m"]):
+        with suppress(SystemExit):
+            assert main(words) == 1
+        out, err = capsys.readouterr()
+        assert all(letter.isprintable() or letter == "\n" for letter in out + err)
+
+
+def test_weights_that_are_too_large_have_no_error_rate(capsys):
+    assert main([*TRAIN, "--save", "m.npz"]) == 0
+    with np.load("m.npz") as file:
+        arrays = dict(file)
+    np.savez("huge.npz", **arrays | {"theta": np.full_like(arrays["theta"], 3e38)})
+    assert main(["evaluate", "huge.npz", "--dataset", "synthetic"]) == 1
+    assert "the outputs are not finite, with weights of up to 3.0e+38" in capsys.readouterr().err
