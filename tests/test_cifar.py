@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisam.data import cifar
+from minisam.data import cifar, load
 from minisam.data.cifar import LABELS, LAYOUTS, available, find_cifar, load_cifar
 
 
@@ -196,14 +197,32 @@ def test_search_order(tmp_path, monkeypatch):
     assert len(load_cifar("cifar10", tmp_path / "given").y_train) == sizes["given"]
     found = [(path.parent.name, len(data.y_train), len(data.y_test)) for path, data in available()]
     assert found == [("variable", 2, 3), ("cache", 3, 3)]
-    monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "missing"))
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path))  # a folder without images
     assert len(load_cifar("cifar10").y_train) == sizes["cache"]
     assert find_cifar("cifar10") == tmp_path / "cache" / "cifar-10-batches-bin"
     assert find_cifar("cifar10", tmp_path / "missing") is None
 
 
+def test_a_place_that_was_named_is_not_passed_over_in_silence(tmp_path, monkeypatch):
+    """Nobody who named a folder wants synthetic images instead."""
+    assert load().synthetic
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "missing"))
+    write_folder(tmp_path / "cache", *official_files("cifar10"))
+    for use in (load, lambda: load("cifar10"), lambda: list(available())):
+        with pytest.raises(FileNotFoundError, match=r"MINISAM_DATA names .*missing, which is not there: correct it"):
+            use()
+    assert load("synthetic").synthetic
+    assert load("cifar10", tmp_path / "cache").name == "cifar10"
+    monkeypatch.setenv("MINISAM_DATA", str(tmp_path))  # there, but without images
+    assert load().name == "cifar10"  # from the cache
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match=r"\(MINISAM_DATA\).* or --dataset synthetic$"):
+        load()
+
+
 @pytest.mark.parametrize("name", LABELS)
 def test_not_found_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch, name):
+    (tmp_path / "variable").mkdir()
     monkeypatch.setenv("MINISAM_DATA", str(tmp_path / "variable"))
     write_folder(tmp_path / "cache", *official_files({"cifar10": "cifar100"}.get(name, "cifar10")))
     with pytest.raises(FileNotFoundError) as caught:
@@ -213,7 +232,7 @@ def test_not_found_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch, na
     for part in (f"{tmp_path / 'variable'} (MINISAM_DATA)", f"{tmp_path / 'cache'} (cache)",
                  *(layout.archive for layout in LAYOUTS[family])):  # fmt: skip
         assert part in text
-    assert text.endswith(f"minisam data --fetch {family}")
+    assert text.endswith(f"minisam data --fetch {family}, or --dataset synthetic")
     assert "\n" not in text
     # A folder given explicitly is not replaced by another.
     with pytest.raises(FileNotFoundError, match="elsewhere"):

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minisam.cli import main
+from minisam.cli.train import GROUPS
 from minisam.data import cifar, synthetic
 from minisam.study.experiments import smoke
 from minisam.study.recipes import MAIN
+from minisam.training import Config
 from minisam.training.config import FAMILY
 
 COMMAND = [sys.executable, "-m", "minisam"]
@@ -64,6 +66,45 @@ def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
             main(words)
         assert stop.value.code == 2
         assert "usage: minisam" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "message"),
+    [
+        ("trian", "minisam", "unknown 'trian', expected one of reproduce, .*: did you mean train?"),
+        ("train --optimiser sam", "minisam train", r"unknown argument --optimiser sam: did you mean --optimizer\?"),
+        ("train --rho=0.1 --ephocs=3", "minisam train", r"unknown argument --ephocs=3: did you mean --epochs\?"),
+        ("train --optimizer adm", "minisam train", r"--optimizer: unknown 'adm', expected one of gd, .*mean adam\?"),
+        ("train --optimizer lion", "minisam train", "unknown 'lion', expected one of gd, momentum, .*, random-sam$"),
+        ("train net.npz", "minisam train", "unknown argument net.npz"),
+        ("reproduce --preset smal", "minisam reproduce", "--preset: unknown 'smal', expected one of smoke, quick"),
+        ("reproduce --preset smok", "minisam reproduce", r"did you mean smoke\?"),
+        ("data --fetch cifar", "minisam data", r"expected one of cifar10, cifar100: did you mean cifar10\?"),
+    ],
+)
+def test_a_slip_is_answered_by_what_was_probably_meant(words, command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: {command} [-h]")
+    assert re.search(message, err.strip())
+
+
+def test_case_does_not_matter(capsys):
+    shouted = ["--dataset", "Synthetic", "--optimizer", "SAM", "--model", "MLP", "--base", "Adam"]
+    assert main(["train", *shouted, "--n-train", "64", "--epochs", "1"]) == 0
+    assert "SAM(Adam) on synthetic" in capsys.readouterr().out
+
+
+def test_every_choice_of_a_training_is_in_one_group_of_its_help(capsys):
+    assert sorted(sum(GROUPS.values(), ())) == sorted(field.name for field in fields(Config))
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    titles = [text.index(f"\n{title}:\n") for title in ("what is kept", *GROUPS)]
+    assert titles == sorted(titles)
+    assert text.index("\n  --rho ") > text.index("SAM and its family:")
 
 
 def test_train_save_evaluate(tmp_path, archive, capsys):
@@ -166,6 +207,10 @@ def test_data_lists_what_is_there(archive, capsys):
     out = capsys.readouterr().out
     assert re.search(r"cifar10 +1,200 training +300 test +.*cifar-10-batches-bin", out)
     assert "synthetic" in out
+    assert "cifar100        not found: `minisam data --fetch cifar100` downloads it" in out
+    assert "--fetch cifar10`" not in out
+    assert main(["data"]) == 0
+    assert "cifar10         not found: `minisam data --fetch cifar10` downloads it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -174,6 +219,11 @@ def test_data_lists_what_is_there(archive, capsys):
         ("train --lr 0", "lr must be a finite number above 0, got 0.0"),
         ("train --optimizer sam --rho -1", "rho must be a finite number ≥ 0, got -1.0"),
         ("train --noise 2", r"noise must be in \[0, 1\], got 2.0"),
+        ("train --noise 40", r"noise must be in \[0, 1\], got 40.0: did you mean 0.4\?$"),
+        ("train --noise 400", r"noise must be in \[0, 1\], got 400.0$"),
+        ("train --dataset synthetic --n-train 99 --weight-decay 1e9", r"lower --lr .* --weight-decay \(now 1e\+09\)"),
+        ("train --dataset synthetic --n-train 99 --l1 1e38", r"lower --lr \(now 0.01\) or --l1 \(now 1e\+38\), or add"),
+        ("train --dataset synthetic --n-train 99 --optimizer gsam --alpha 1e30", r"or --alpha \(now 1e\+30\), or add"),
         ("train --dataset synthetic --batch-size 5000", "batch_size must be 1 to 4000, got 5000"),
         ("train --dataset synthetic --n-train 5000", "n_train between 1 and 4000"),
         ("train --dataset cifar100", "cifar100 not found in .* --fetch cifar100"),

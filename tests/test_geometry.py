@@ -138,8 +138,15 @@ def test_lines_around_two_solutions(trained, along):
 def test_toys_are_drawn(capsys, monkeypatch):
     monkeypatch.setattr("minisam.study.toy_plots.STEPS", 6)
     assert main(["toy", "--out", "t"]) == 0
-    assert Path("t/toy.png").read_bytes().startswith(b"\x89PNG")
-    assert Path("t/toy.gif").read_bytes().startswith(b"GIF8")
+    first = [Path("t/toy.png").read_bytes(), Path("t/toy.gif").read_bytes()]
+    assert first[0].startswith(b"\x89PNG")
+    assert first[1].startswith(b"GIF8")
+    for words in (["--rho", "0.1"], ["--lr", "0.001"]):
+        assert main(["toy", "--out", "t", *words]) == 0
+        assert Path("t/toy.gif").read_bytes() != first[1]
+    for words, message in ((["--rho", "-1"], "rho must be a finite number ≥ 0"), (["--lr", "0"], "lr must be")):
+        assert main(["toy", "--out", "t", *words]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_train_keeps_its_path(capsys):

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
 from minisam import kernels
+from minisam.kernels import threads
 from minisam.kernels.threads import available_cores, get_threads, parallel, scratch, set_threads
 from minisam.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
@@ -228,6 +229,16 @@ def test_without_the_compiler_the_same_code_runs_as_plain_python():
     assert result.returncode == 0, result.stderr
     interpreted = [float(value) for value in result.stdout.strip("[]\n").split(",")]
     assert interpreted == pytest.approx(loss_and_grad(), rel=1e-12)
+
+
+def test_a_slip_of_the_keyboard_starts_no_million_threads(monkeypatch):
+    with pytest.raises(ValueError, match=r"^threads must be at most 256, got 1000000$"):
+        set_threads(1_000_000)
+    with pytest.raises(ValueError, match="threads must be at most 256"):
+        set_threads(10**31)
+    monkeypatch.setattr(threads, "_n_threads", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1" * 31)
+    assert get_threads() == 256
 
 
 def test_a_task_that_calls_a_kernel_does_not_wait_for_its_own_pool():

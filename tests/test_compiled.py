@@ -1,0 +1,75 @@
+"""Machine code on disk: what a power cut or a full disk leaves there stops nobody, and loading is not compiling."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numba
+import numpy as np
+import pytest
+
+from minisam.kernels import compiled
+
+CODE = """
+import numpy as np
+from minisam.kernels import vector
+compiled = [one.compile(np.dtype("float32")) for one in (vector.gd_block, vector.dot_block)]
+g = np.full(3, 2.0, np.float32)
+print(vector.dot_block.run(g, g), *compiled)
+"""
+jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+
+
+def in_a_new_process(cache, room=None):
+    """What a new process says that keeps its machine code in the folder `cache`."""
+
+    def little_room():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    ended = subprocess.run(
+        [sys.executable, "-c", CODE], env=os.environ | {"NUMBA_CACHE_DIR": str(cache)}, capture_output=True, text=True,
+        timeout=120, preexec_fn=little_room if room else None,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+@jit
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 20], ids="{} bytes left".format)
+def test_a_file_that_was_cut_short_is_compiled_anew(tmp_path, ending, left):
+    assert in_a_new_process(tmp_path) == "12.0 True True"
+    assert in_a_new_process(tmp_path) == "12.0 False False"  # loaded
+    (file,) = tmp_path.rglob(f"*gd_block*.{ending}")
+    file.write_bytes(file.read_bytes()[:left])
+    assert in_a_new_process(tmp_path) == "12.0 True False"
+    assert in_a_new_process(tmp_path) == "12.0 False False"
+
+
+@jit
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_full_disk_keeps_no_machine_code_but_stops_nobody(tmp_path):
+    assert in_a_new_process(tmp_path, room=100) == "12.0 True True"
+
+
+class Slow:
+    """A kernel that takes its time."""
+
+    def __init__(self, is_compiled):
+        self.is_compiled = is_compiled
+
+    def compile(self, dtype):
+        time.sleep(0.3)
+        return self.is_compiled
+
+
+@jit
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_only_compiling_is_announced(monkeypatch, capsys, is_compiled):
+    monkeypatch.setattr(compiled, "_kernels", [Slow(is_compiled)] * 3)
+    monkeypatch.setattr(compiled, "_compiled", set())
+    compiled.compile_all(np.dtype(np.float32))
+    assert ("compiling the float32 kernels" in capsys.readouterr().err) == is_compiled
