@@ -55,8 +55,9 @@ class Adaptive(Checked):
 
     Large weights move farther, so scaling one layer up and the next one down changes nothing, up
     to η. Without η a weight at 0, such as every bias at the start, would not be perturbed. rho is
-    relative to the weights: on CIFAR-10 the paper uses 0.5 for ASAM and 0.05 for SAM. theta and g
-    are (P,).
+    relative to the weights: on CIFAR-10 the paper uses 0.5 for ASAM and 0.05 for SAM. T scales every
+    parameter, biases and BatchNorm's γ and β included; in the authors' code T = 1 for those named bias (b, β).
+    theta and g are (P,).
 
     Raises:
         ValueError: eta not above 0.
@@ -104,7 +105,8 @@ class Friendly(Checked):
 
     m starts at 0 and estimates the full gradient from the last 1/(1 - λ) or so steps that climb.
     Subtracting it leaves the batch's noise, which the paper finds to be the part of ε̂ that helps. Each
-    step enters m once, with the gradient at its start. g, m and d are (P,).
+    step enters m once, with the gradient at its start: this m includes the current g, as algorithm 1 has
+    it, while the authors' code subtracts the m of before, which starts at the first g. g, m and d are (P,).
 
     Raises:
         ValueError: a negative sigma, lmbda outside [0, 1).

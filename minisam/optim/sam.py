@@ -217,7 +217,8 @@ class Clipped(Optimizer):
     """Gradient clipping: `base` follows g · min(1, max_norm / ‖g‖₂).
 
     SAM(Clipped(Momentum(…), 1.0)) clips ∇L(θ + ε̂), the gradient that is followed, and leaves the one
-    that is climbed alone. The base adds its weight decay afterwards, as in PyTorch.
+    that is climbed alone. The base adds its weight decay afterwards, as in PyTorch, whose `clip_grad_norm_`
+    divides by ‖g‖₂ + 1e-6 instead.
 
     Raises:
         ValueError: max_norm not above 0, or SAM as the base: Clipped goes inside it.
