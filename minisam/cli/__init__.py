@@ -21,7 +21,7 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 from minisam import __version__
 from minisam.cli import data, evaluate, landscape, reproduce, sharpness, toy, train
 from minisam.cli.parser import Parser
+from minisam.cli.streams import Lasting, Printable
 from minisam.kernels import set_threads
 from minisam.training.files import printable
 
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
-    out = _Printable(sys.stdout)
-    with redirect_stdout(out), redirect_stderr(_Lasting(sys.stderr)):
+    out = Printable(sys.stdout)
+    with redirect_stdout(out), redirect_stderr(Lasting(sys.stderr)):
         try:
             if args.threads is not None:
                 set_threads(args.threads)
@@ -70,41 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return stop.args[0] if stop.args else 130
     out.flush()
     if out.lost:
-        print(f"minisam: error: can't write the output: {out.lost}", file=sys.stderr)
+        print(f"minisam: error: the output was lost: {out.lost}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # or the interpreter would fail once more at its end
         return 1
     return 0
-
-
-class _Lasting:
-    """A stream whose reader may go away, as `head` does: what is written is lost then, but no training with it."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.lost: OSError | None = None
-
-    def write(self, text: str) -> int:
-        self._try(self.stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
-    def _try(self, do: Callable[..., Any], *arguments: str) -> None:
-        try:
-            do(*arguments)
-        except OSError as error:
-            self.lost = error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-class _Printable(_Lasting):
-    """Such a stream without terminal escapes, whatever names a foreign file has brought."""
-
-    def write(self, text: str) -> int:
-        return super().write(printable(text))
 
 
 def _terminated(*_: Any) -> None:
