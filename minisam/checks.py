@@ -51,7 +51,7 @@ def require(name: str, value: Any, type_: Any) -> None:
     parts = get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
     ranges = [extra for part in parts for extra in getattr(part, "__metadata__", ())]
     if ranges and not any(_allows(part, value) for part in parts):
-        per_cent = type_ is Fraction and isinstance(value, int | float) and 1 < value <= 100
+        per_cent = type_ is Fraction and isinstance(value, int | float) and 2 <= value <= 100
         hint = f": did you mean {value / 100:g}?" if per_cent else ""
         raise ValueError(f"{name} must be {ranges[0].expected}, got {value!r}{hint}")
 

@@ -47,7 +47,9 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path,
     first = tmp_path / "m.checkpoints" / "epoch-0001.npz"
     first.with_name("epoch-0002.npz").unlink()
     before = first.read_bytes()
-    assert run_with_room(tmp_path, [*TRAIN, "--resume"], 1 << 20).returncode == 1
+    ended = run_with_room(tmp_path, [*TRAIN, "--resume"], 1 << 20)
+    assert ended.returncode == 1
+    assert "epoch-0001.npz; the same command with --resume goes on from there" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoints"]
     assert {path.name for path in first.parent.iterdir()} == {".lock", "epoch-0001.npz"}
     assert first.read_bytes() == before

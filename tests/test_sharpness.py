@@ -167,7 +167,10 @@ def test_the_plane_of_a_path_is_the_one_it_stays_nearest_to(seed, n):
 
 @pytest.mark.parametrize(
     ("u", "message"),
-    [(np.ones(2), r"expected u as a finite vector \(31,\), got \(2,\)"), (np.full(31, np.inf), "finite vector")],
+    [
+        (np.ones(2), r"expected u as a vector \(31,\), like theta, got \(2,\)"),
+        (np.full(31, np.inf), "u must be finite"),
+    ],
 )
 def test_directions_that_do_not_fit_are_refused(u, message):
     theta, batch = smooth_mlp(0)

@@ -75,10 +75,12 @@ def run(args: argparse.Namespace) -> None:
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n", flush=True)
-    path: list[np.ndarray] | None = None if args.path is None else []
-    every = max(1, config.epochs // CHECKPOINTS) if args.save_every is None else args.save_every
     file = args.save or _default_place(config, data)
-    checkpoints = Checkpoints(file, every)
+    require_writable(file.parent)
+    checkpoints = Checkpoints(
+        file, max(1, config.epochs // CHECKPOINTS) if args.save_every is None else args.save_every
+    )
+    path: list[np.ndarray] | None = None if args.path is None else []
     with checkpoints.held():
         if (kept := checkpoints.paths()) and not args.resume:
             raise ValueError(f"{kept[0]} exists: add --resume to continue from it, or remove {checkpoints.folder}")
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         except Diverged:
             checkpoints.delete()  # they lead nowhere else
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError, MemoryError):  # OSError: such as a full disk
             if kept := checkpoints.paths():
                 print(f"kept: {kept[0]}; the same command with --resume goes on from there", file=sys.stderr)
             raise
@@ -98,14 +100,14 @@ def run(args: argparse.Namespace) -> None:
             "Picture of the diagnostics": (args.diagnostics, lambda file: _draw_diagnostics(done.history, file)),
         }
         failures = list(_save(writers))
-        if not failures:
-            checkpoints.delete()
-    print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
-    print(f"{done.train_error:.2%}, {done.gradient_evaluations:,} gradients, {done.seconds:.1f} s")
-    if args.diagnostics:
-        _print_diagnostics(done.history)
-    if failures:
-        raise OSError(f"{'; '.join(failures)}; the same command with --resume --overwrite saves without training again")
+        print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
+        print(f"{done.train_error:.2%}, {done.gradient_evaluations:,} gradients, {done.seconds:.1f} s")
+        if args.diagnostics:
+            _print_diagnostics(done.history)
+        if failures:
+            cure = "the same command with --resume --overwrite saves without training again"
+            raise OSError(f"{'; '.join(failures)}; {cure}")
+        checkpoints.delete()
 
 
 def _require_places(args: argparse.Namespace) -> None:
@@ -145,7 +147,7 @@ def _save(writers: dict[str, tuple[Path | None, Callable[[Path], None]]]) -> Ite
             continue
         try:
             write(file)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             yield f"{what} not saved: {error}"
         else:
             print(f"{what} saved: {file}", flush=True)

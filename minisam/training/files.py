@@ -29,8 +29,8 @@ class Damaged(ValueError):
 def printable(text: str) -> str:
     """The text without what a terminal might obey: a question mark for each letter that can't be seen.
 
-    >>> printable("a\x1b[31mb\ttwo\nlines")
-    'a?[31mb?two\nlines'
+    >>> printable("\\x1b[31mred")
+    '?[31mred'
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     with suppress(OSError):  # sync the new name, too, on systems where a folder can be
