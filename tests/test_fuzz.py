@@ -220,7 +220,7 @@ def seeds(folder):
         add(f"{family} binary", read_cifar(family), part / name)
         add(f"{family} archive", read_cifar(family), write_archive(folder / f"{family}-gz", *official_files(family)),
             mutate_tar, mutate_tar)  # fmt: skip
-        for version in ("python2", "python3-protocol4"):
+        for version in ("python2", "python3-protocol4", "python3-arrays"):
             part = write_folder(folder / f"{family}-{version}", *official_files(family, VERSIONS[version]))
             name = {"cifar10": "data_batch_1", "cifar100": "train"}[family]
             add(f"{family} pickle, {version}", read_cifar(family), part / name)
@@ -250,7 +250,8 @@ def files(tmp_path_factory):
 
 
 NAMES = [f"{family} {part}" for family in ("cifar10", "cifar100") for part in (
-    "archive", "binary", "names, python2", "names, python3-protocol4", "pickle, python2", "pickle, python3-protocol4"
+    "archive", "binary", "names, python2", "names, python3-protocol4", "names, python3-arrays",
+    "pickle, python2", "pickle, python3-protocol4", "pickle, python3-arrays"
 )]  # fmt: skip
 NAMES += ["checkpoint", "configuration", "model", "results.json", "stored run"]
 
@@ -332,6 +333,8 @@ CLAIMS = b"{'descr': '%s', 'fortran_order': False, 'shape': (%d,)}"
 TEXT = b"{'descr': '<U2', 'fortran_order': False, 'shape': ()}"
 LARGE = {
     "a bytearray of 2 GB": ("cifar10 pickle, python2", b"\x80\x05\x96" + struct.pack("<Q", 1 << 31) + b"."),
+    "an array of 2 GB": ("cifar10 pickle, python3-arrays", b"\x80\x05cnumpy._core.numeric\n_frombuffer\n(\x96" +
+                         struct.pack("<Q", 1 << 31) + b"tR."),
     "a file of holes": ("cifar10 archive", sparse_tar()),
     "zeros, packed": ("cifar10 archive", gzip.compress(bytes(200 << 20))),
     "2^31 numbers": ("model", archive_of(npy(CLAIMS % (b"<f4", 1 << 31)))),

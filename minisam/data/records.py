@@ -2,7 +2,7 @@
 
 A pickle is a program: the standard loader calls whatever functions the file names. This one builds
 arrays, lists, dictionaries, strings and numbers and refuses everything else, so a data set can be
-opened without trusting its source.
+opened without trusting its source. Arrays may come from NumPy 1 or 2 and from any protocol.
 """
 
 import io
@@ -41,8 +41,9 @@ def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, 
     """Return and raise the same as `binary_records`, for a pickle's contents."""
     content = unpickle(raw, where)
     x, y = _entry(content, "data", where), _entry(content, labels.key, where)
-    if not isinstance(x, np.ndarray) or not x.size or x.shape[1:] != (PIXELS,):
-        raise ValueError(f"{where}: expected data of shape (N, {PIXELS}), got {_kind(x)}")
+    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or not x.size or x.shape[1:] != (PIXELS,):
+        raise ValueError(f"{where}: expected data of dtype uint8 and shape (N, {PIXELS}), got {_kind(x)}")
+    y = y.tolist() if isinstance(y, np.ndarray) and y.ndim == 1 else y
     if not isinstance(y, list) or len(y) != len(x):
         raise ValueError(f"{where}: expected {len(x)} {labels.key}, got {_kind(y)}")
     return x, _valid(y, where, labels)
@@ -79,7 +80,7 @@ def _entry(content: dict[str, Any], key: str, where: str) -> Any:
 def _kind(value: Any) -> str:
     # Not the value itself, unless small: a few bytes of pickle can have a repr of gigabytes.
     if isinstance(value, np.ndarray):
-        return f"shape {value.shape}"
+        return f"{value.dtype} of shape {value.shape}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return str(value) if type(value) is int and abs(value) < 1e9 else type(value).__name__
@@ -95,6 +96,8 @@ def _text(string: Any) -> str:
 class _Inert:
     """Stands in for an array, a dtype and their types in a pickle: it remembers its arguments and does nothing."""
 
+    state: Any = None
+
     def __init__(self, *args: Any) -> None:
         self.args = args
 
@@ -102,23 +105,30 @@ class _Inert:
         self.state = state
 
     def array(self) -> np.ndarray:
-        """Rebuild a pickled array from its state, which is plain data."""
-        _, shape, dtype, is_fortran, raw = self.state
-        kind = _text(dtype.args[0])
-        if kind != "u1":
-            raise ValueError(f"an array of dtype {kind!r}, expected uint8")
-        return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+        """Rebuild a pickled array: up to protocol 4 a state holds what it was, in protocol 5 mostly the arguments."""
+        order: Any
+        if self.state:
+            _, shape, dtype, is_fortran, raw = self.state
+            order = "F" if is_fortran else "C"
+        else:
+            raw, dtype, shape, order = self.args
+        kind, byte_order = _text(dtype.args[0]), _text(dtype.state[1])
+        if kind not in KINDS or byte_order not in ORDERS:
+            raise ValueError(f"an array of dtype {kind[:20]!r}, expected one of {', '.join(KINDS)}")
+        return np.frombuffer(raw, byte_order + kind).reshape(shape, order=order)
 
 
+KINDS, ORDERS = ("u1", "i4", "i8"), ("|", "<", ">")  # bytes, and what labels become on Windows and elsewhere
 INERT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+         "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer",
          "numpy.ndarray", "numpy.dtype")  # fmt: skip
 
 
 # The unpickler written in Python: its C twin allocates whatever size a damaged file claims.
 class _PlainUnpickler(pickle._Unpickler):
-    # It, too, would allocate a bytearray before reading one, but NumPy's pickles contain none.
-    dispatch: ClassVar = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    # It, too, would allocate a bytearray before reading one. Read as bytes, none is longer than the file.
+    dispatch: ClassVar = pickle._Unpickler.dispatch | {
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -135,7 +145,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def unpickle(raw: bytes, where: str) -> dict[str, Any]:
-    """Return a pickled dictionary of uint8 arrays, lists, strings and numbers, and nothing else.
+    """Return a pickled dictionary of arrays of integers, lists, strings and numbers, and nothing else.
 
     Pickles of Python 2 and 3 can be read; keys become str. Raises ValueError naming the file (`where`)
     and the function that it tried to load, which is never loaded.
