@@ -52,10 +52,12 @@ def test_a_checkpoint(tmp_path):
 
 
 def test_results(tmp_path):
-    numbers = {"weights": "", "test_error": 0.5, "train_error": 0.5, "gradient_evaluations": 4, "geometry": None}
-    run = numbers | {"optimizer": "SAM(Momentum)", "n_train": 60, "config": CONFIG, "history": []}
-    asked = {"kind": "methods", "preset": "quick", "pairs": [["GD", "SAM(Momentum)"]], "evaluate_every": 1}
-    results = {"config": asked, "runs": [run], "dataset": {"name": "synthetic", "checksum": "0", "n_test": 20}}
+    numbers = {"weights": "", "test_error": 0.5, "train_error": 0.5, "gradient_evaluations": 4}
+    numbers["geometry"] = {"eigenvalues": [5.0, 4.0, 3.0, 2.0, 1.0], "trace": 9.0, "worst": [0.1]}
+    run = numbers | {"optimizer": "SAM(Momentum)", "n_train": 64, "config": CONFIG, "history": []}
+    asked = {"kind": "methods", "preset": "quick", "pairs": [["SAM(Momentum)"] * 2], "evaluate_every": 1}
+    about = {"environment": {"numpy": "1.0"}, "dataset": {"name": "synthetic", "checksum": "0", "n_test": 20}}
+    results = about | {"config": asked, "runs": [run]}
     (tmp_path / "results.json").write_text(json.dumps(results))
     (arm,) = Repeat.of(tmp_path / "results.json").experiment.arms
     assert asdict(arm.config)["decay"] == "at-theta"

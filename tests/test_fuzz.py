@@ -236,7 +236,7 @@ def seeds(folder):
     Store(folder / "runs").keep(TASK, Outcome(record, np.zeros(3, np.uint8)))
     add("stored run", read_run, next((folder / "runs").glob("*.npz")), mutate_npz, mutate_npz)
     arm = Arm("SAM", 32, Config(optimizer="sam", epochs=1, batch_size=32))
-    results, _ = reproduce(Experiment("methods", (arm,), (("SAM", "SAM"),), seeds=2), synthetic(32, 8))
+    results, _ = reproduce(Experiment("ingredients", (arm,), (("SAM", "SAM"),), seeds=2), synthetic(32, 8))
     (folder / "results.json").write_text(json.dumps(results))
     add("results.json", read_results, folder / "results.json", mutate_json, mutate_json)
     (folder / "config.json").write_text(json.dumps(asdict(CONFIG)))

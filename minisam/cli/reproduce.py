@@ -83,7 +83,7 @@ def _experiment(args: argparse.Namespace) -> tuple[str, dict[str, Experiment], R
         if args.preset or args.seeds is not None:
             raise ValueError("--from takes the preset and the seeds from its file: leave --preset and --seeds out")
         repeat = Repeat.of(args.before)
-        name = f"{repeat.before['config'].get('preset')}-again"
+        name = repeat.name
         parts = {name: repeat.experiment}
     if args.seeds is not None:
         require("seeds", args.seeds, Count)

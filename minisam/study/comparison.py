@@ -4,6 +4,8 @@ Runs of one seed share their initial weights, batches and redrawn labels; compar
 seed and by test image.
 """
 
+import re
+import reprlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisam.data import Dataset
-from minisam.study.experiments import Comparison, Experiment, Setting
+from minisam.study.experiments import Experiment, Setting
+from minisam.study.kinds import Comparison, require_name
 from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
 from minisam.study.sweep import run_all
 from minisam.study.tasks import Outcome
@@ -76,23 +79,28 @@ class Repeat(NamedTuple):
 
     before: dict[str, Any]
     experiment: Experiment
+    name: str  # of the repetition, and of its folder
 
     @classmethod
     def of(cls, path: Path) -> "Repeat":
-        """Read a results.json.
+        """Read a results.json, and find whatever would be missed when its runs have been repeated.
 
         Raises:
             OSError: it can't be read.
             Damaged: it is not a results.json, or it is damaged.
         """
+        raw = path.read_bytes()
         try:
-            before = parse_json(path.read_bytes())
-            experiment = Experiment.of(before)
+            before = parse_json(raw)
+            repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
             for run in before["runs"]:
-                _timeless(run)
-        except (KeyError, TypeError, ValueError) as error:
+                _require_geometry(run["geometry"])
+            if not isinstance(before["environment"], dict):
+                raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")
+            repeat.differences(before)
+        except Exception as error:  # a damaged file can fail in any way
             raise Damaged(f"{path} is not a results.json, or it is damaged ({reason(error)})") from error
-        return cls(before, experiment)
+        return repeat
 
     def require_same_images(self, dataset: Dataset) -> None:
         """Raise ValueError unless these are the images that the results were found on."""
@@ -111,12 +119,27 @@ class Repeat(NamedTuple):
         return lines
 
 
+def _folder_name(preset: Any) -> str:
+    require_name("preset", preset)
+    if not re.fullmatch(r"[\w .,+-]+", preset):
+        raise ValueError(f"preset must be letters, digits, spaces and any of _.,+-, got {reprlib.repr(preset)}")
+    return preset
+
+
+def _require_geometry(geometry: Any) -> None:
+    try:
+        for number in GEOMETRY.values():
+            number(geometry)
+    except (LookupError, TypeError, ArithmeticError) as error:
+        raise ValueError("each geometry must have five eigenvalues, a trace and the worst rises") from error
+
+
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a run that do not depend on when it is done, as one flat dictionary."""
     numbers = {key: record[key] for key in ("weights", "test_error", "train_error", "gradient_evaluations")}
     for epoch in record["history"]:
         numbers |= {f"{key} of epoch {epoch['epoch']}": epoch[key] for key in epoch if key not in ("epoch", "seconds")}
-    return numbers | {f"geometry's {key}": value for key, value in (record["geometry"] or {}).items()}
+    return numbers | {f"geometry's {key}": value for key, value in record["geometry"].items()}
 
 
 def _groups(records: list[dict[str, Any]]) -> dict[Setting, dict[str, list[int]]]:
@@ -157,6 +180,8 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Co
             if baseline not in optimizers or candidate not in optimizers:
                 continue
             base, new = optimizers[baseline], optimizers[candidate]
+            if not wrong[base].any():  # nothing to reduce
+                continue
             row = setting._asdict() | {"baseline": baseline, "candidate": candidate}
             row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[new])
             for key, number in GEOMETRY.items():

@@ -71,7 +71,7 @@ def sizes(results: dict[str, Any]) -> Figure:
             y, low, high = (
                 100 * np.array([row[key] for row in rows], float) for key in ("error_reduction", "ci_low", "ci_high")
             )
-            colour, dash = STYLES[baseline]
+            colour, dash = STYLES.get(baseline, OTHER)
             ax.errorbar(x * shift, y, (y - low, high - y), fmt="o" + dash, color=colour, label=f"than {baseline}")
         ax.axhline(0, color="0.4", lw=1)
         ax.set_xscale("log")

@@ -1,12 +1,12 @@
 """The experiments of `minisam reproduce`, by name."""
 
-import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from minisam.checks import Checked, Count, Natural, require
+from minisam.study.kinds import Comparison, require_kind, require_name
 from minisam.study.recipes import (
     BASELINES,
     BIG_BATCH,
@@ -27,9 +27,6 @@ from minisam.study.recipes import (
     noisy,
 )
 from minisam.training.config import Config
-
-Comparison = tuple[str, str]  # the labels of baseline and candidate
-KINDS = ("methods", "rho", "ingredients", "size", "budget")  # how the report shows an experiment
 
 
 class Setting(NamedTuple):
@@ -85,10 +82,10 @@ class Experiment(Checked):
     be compared wherever both ran on the same problem.
 
     Raises:
-        ValueError: an unknown kind, a number out of its range.
+        ValueError: a number out of its range, or runs of which no report of this kind could be made.
     """
 
-    kind: str  # of KINDS
+    kind: str  # of kinds.NEEDS: how the report shows it
     arms: tuple[Arm, ...]
     pairs: tuple[Comparison, ...]
     dataset: str | None = None  # None: whichever the user has
@@ -98,8 +95,7 @@ class Experiment(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in KINDS:
-            raise ValueError(f"unknown kind {reprlib.repr(self.kind)}, expected one of {', '.join(KINDS)}")
+        require_kind(self.kind, self.runs(), self.pairs)
 
     def runs(self) -> list[Arm]:
         """Every arm with each of its seeds."""
@@ -119,12 +115,15 @@ class Experiment(Checked):
         about, arms = results["config"], []
         for run in results["runs"]:
             require("n_train", run["n_train"], Count)
-            arms.append(Arm(str(run["optimizer"]), run["n_train"], Config.of(run["config"])))
-        if not arms or any(type(results["dataset"][key]) is not str for key in ("name", "checksum")):
-            raise ValueError("no data set" if arms else "no runs")
-        pairs = tuple((str(baseline), str(candidate)) for baseline, candidate in about["pairs"])
-        how = {"n_test": results["dataset"]["n_test"], "evaluate_every": about["evaluate_every"]}
-        return cls(str(about["kind"]), tuple(arms), pairs, results["dataset"]["name"], seeds=1, **how)
+            arms.append(Arm(run["optimizer"], run["n_train"], Config.of(run["config"])))
+        if not arms:
+            raise ValueError("no runs")
+        data = results["dataset"]
+        for key in ("name", "checksum"):
+            require_name(key, data[key])
+        pairs = tuple((baseline, candidate) for baseline, candidate in about["pairs"])
+        how = {"n_test": data["n_test"], "evaluate_every": about["evaluate_every"]}
+        return cls(about["kind"], tuple(arms), pairs, data["name"], seeds=1, **how)
 
 
 def arms(problems: Iterable[Problem], labels: Iterable[str]) -> tuple[Arm, ...]:

@@ -1,0 +1,92 @@
+"""The kinds of experiment, and what the report of each needs: what is missing is found before the first run."""
+
+import reprlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minisam.study.recipes import MAIN, SAM
+from minisam.training.config import Config
+
+Run = tuple[str, int, Config]  # the method's label, the number of training images, and how to train
+Comparison = tuple[str, str]  # the labels of baseline and candidate
+Methods = dict[str, Config]  # those of one setting, by label, with their first seed
+LONGEST = 100  # letters in a name
+
+
+def require_name(what: str, name: Any) -> None:
+    """Raise ValueError unless tables, pictures and terminals can show this name.
+
+    >>> require_name("label", "Adam\\n")
+    Traceback (most recent call last):
+    ValueError: label must be 1 to 100 printable letters, got 'Adam\\n'
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST or not name.isprintable():
+        raise ValueError(f"{what} must be 1 to {LONGEST} printable letters, got {reprlib.repr(name)}")
+
+
+def _main(methods: Methods, pairs: Sequence[Comparison]) -> bool:
+    return methods.keys() <= MAIN.keys()
+
+
+def _along_rho(methods: Methods, pairs: Sequence[Comparison]) -> bool:
+    candidates = {candidate for _, candidate in pairs}
+    chosen = [config for label, config in methods.items() if label in candidates]
+    rest = [config.record() | {"rho": 0.0} for config in chosen]
+    return 1 < len({config.rho for config in chosen}) == len(chosen) == rest.count(rest[0])
+
+
+def _one_with_two(methods: Methods, pairs: Sequence[Comparison]) -> bool:
+    baselines, candidates = ({pair[side] for pair in pairs} for side in (0, 1))
+    return (len(pairs), len(baselines), len(candidates)) == (2, 2, 1)
+
+
+def _by_epochs(methods: Methods, pairs: Sequence[Comparison]) -> bool:
+    return all(any(label.startswith(f"{name}, ") for label in methods) for name in ("Momentum", SAM))
+
+
+NEEDS: dict[str, tuple[Callable[[Methods, Sequence[Comparison]], bool], str]] = {
+    "methods": (_main, f"no methods but {', '.join(MAIN)}"),
+    "rho": (_along_rho, "candidates that differ in rho and in nothing else"),
+    "ingredients": (lambda *_: True, "nothing more"),
+    "size": (_one_with_two, "one candidate, compared with two baselines"),
+    "budget": (_by_epochs, f"methods called “Momentum, … epochs” and “{SAM}, … epochs”"),
+}
+
+
+def require_kind(kind: str, runs: Sequence[Run], pairs: Sequence[Comparison]) -> None:
+    """Raise ValueError unless a report of this kind can be made of these runs, whatever their numbers will be.
+
+    >>> require_kind("size", [("Adam", 100, Config()), ("GD", 100, Config())], [("Adam", "GD")])
+    Traceback (most recent call last):
+    ValueError: a report of kind size needs one candidate, compared with two baselines
+    """
+    if kind not in tuple(NEEDS):  # whatever a file has
+        raise ValueError(f"unknown kind {reprlib.repr(kind)}, expected one of {', '.join(NEEDS)}")
+    settings: dict[tuple[str, float, int], dict[str, list[Config]]] = {}
+    for label, n_train, config in runs:
+        require_name("label", label)
+        if config.batch_size > n_train:
+            raise ValueError(f"batch_size must be 1 to {n_train}, got {config.batch_size}")
+        settings.setdefault((config.model, config.noise, n_train), {}).setdefault(label, []).append(config)
+    ran = {label for methods in settings.values() for label in methods}
+    if not pairs:
+        raise ValueError("expected pairs of methods to compare, got none")
+    if missing := [label for pair in pairs for label in pair if label not in ran]:
+        raise ValueError(f"pairs compare {reprlib.repr(missing[0])}, of which there are no runs")
+    fits, needed = NEEDS[kind]
+    for methods in settings.values():
+        _require_paired(methods)
+        if not fits({label: configs[0] for label, configs in methods.items()}, pairs):
+            raise ValueError(f"a report of kind {kind} needs {needed}")
+
+
+def _require_paired(methods: dict[str, list[Config]]) -> None:
+    """The methods of a setting are compared seed by seed."""
+    seeds = [config.seed for config in next(iter(methods.values()))]
+    for label, configs in methods.items():
+        found = [config.seed for config in configs]
+        if found != seeds or len(set(seeds)) < len(seeds):
+            expected = "each seed once, the same ones for every method of a setting"
+            raise ValueError(f"expected {expected}, got {reprlib.repr(found)} for {label}")
+        if any(config.record() | {"seed": 0} != configs[0].record() | {"seed": 0} for config in configs):
+            raise ValueError(f"expected runs of {label} that differ in nothing but their seeds")
