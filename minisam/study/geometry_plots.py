@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from minisam.analysis.curvature import Density
 from minisam.checks import Array
 from minisam.study.plots import BLUE, GREEN, ORANGE, PURPLE, contours
+from minisam.training.files import brief
 
 UNITS = {"random": "filter-normalised direction", "eigenvectors": "distance along eigenvector"}
 LINES = [(BLUE, "--"), (ORANGE, "-"), (GREEN, "-."), (PURPLE, ":"), ("#000000", "-")]
@@ -40,6 +41,11 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def _shown(name: str) -> str:
+    """The name of a model's file, which may be of any length and hold bytes that are no letters."""
+    return brief(name, 40)
+
+
 def spectra(found: dict[str, dict]) -> Figure:
     """Where the eigenvalues lie, and how far the loss rises: the results of `geometry.measure`, by model."""
     figure = Figure(figsize=(14, 4), layout="constrained")
@@ -51,9 +57,9 @@ def spectra(found: dict[str, dict]) -> Figure:
         colour, dash = LINES[i % len(LINES)]
         density = Density(*(np.array(one["density"][key]) for key in ("nodes", "weights"))).smoothed(grid, width)
         highest = max(highest, float(density.max()))
-        spread.semilogy(grid, density, dash, color=colour, label=name, lw=2)
+        spread.semilogy(grid, density, dash, color=colour, label=_shown(name), lw=2)
         spread.plot(one["eigenvalues"], [2e-7] * len(one["eigenvalues"]), "|", ms=12, color=colour)
-        ascent.plot(np.arange(1, len(one["worst"]) + 1), one["worst"], dash, color=colour, lw=2, label=name)
+        ascent.plot(np.arange(1, len(one["worst"]) + 1), one["worst"], dash, color=colour, lw=2, label=_shown(name))
         ascent.plot(1, one["one step"], "o", color=colour, ms=8, mfc="none", mew=2)
         chance.plot([i] * len(one["random"]), one["random"], "_", color=colour, ms=20, alpha=0.4)
         chance.plot(i, one["one step"], "o", color=colour, ms=8, mfc="none", mew=2)
@@ -62,9 +68,10 @@ def spectra(found: dict[str, dict]) -> Figure:
     spread.set(xlabel="eigenvalue of the Hessian (ticks: the leading ones)", ylabel="density", ylim=(1e-7, 3 * highest))
     ascent.set(xlabel="steps of ascent (ring: SAM's own step)", ylabel=f"worst {within}", ylim=(0, None))
     chance.set_yscale("symlog", linthresh=1e-6)
-    chance.set_xticks(range(len(found)), list(found))
+    chance.set_xticks(range(len(found)), map(_shown, found))
     chance.set(xlabel="random (dashes), SAM's step (ring), worst (▲)", ylabel=within, xlim=(-0.6, len(found) - 0.4))
     for ax in (spread, ascent, chance):
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.3)
     spread.legend(frameon=False)
     ascent.legend(frameon=False)
@@ -94,10 +101,10 @@ def line(t: Array, curves: dict[str, Array], marks: dict[float, str], along: str
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     ax = figure.subplots()
     for (name, losses), (colour, dash) in zip(curves.items(), itertools.cycle(LINES), strict=False):
-        ax.plot(t, losses, dash, color=colour, lw=2, label=name)
+        ax.plot(t, losses, dash, color=colour, lw=2, label=_shown(name))
     for place, name in marks.items():
         ax.axvline(place, color="0.6", lw=1)
-        ax.annotate(name, (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
+        ax.annotate(_shown(name), (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
     ax.set(xlabel=UNITS.get(along or "", "t in (1 - t) θ₀ + t θ₁"), ylabel="loss, nats")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)

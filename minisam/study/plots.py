@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 
 from minisam.checks import Array
@@ -74,14 +75,17 @@ def contours(ax: Axes, a: Array, b: Array, losses: Array) -> Any:
     return filled
 
 
-def _warn(figure: Figure) -> None:
-    figure.suptitle(SYNTHETIC, color=ORANGE, fontsize=11)
+def _finish(figure: Figure, synthetic: bool) -> None:
+    """What every picture gets before it is drawn: a warning if its images are synthetic, and names as they are."""
+    if synthetic:
+        figure.suptitle(SYNTHETIC, color=ORANGE, fontsize=11)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a $ in a name is no formula, and a wrong one would be an error
 
 
 def save(file: Path, figure: Figure, synthetic: bool = False) -> None:
     """Write a picture, whole or not at all, with a warning if its images are synthetic."""
-    if synthetic:
-        _warn(figure)
+    _finish(figure, synthetic)
     with replacing(file) as whole:
         figure.savefig(whole, dpi=120, format=file.suffix[1:])
 
@@ -91,7 +95,6 @@ def png(draw: Callable[[Any], Figure], found: Any, synthetic: bool) -> bytes:
     buffer = BytesIO()
     with matplotlib.rc_context(FRAME):
         figure = draw(found)
-        if synthetic:
-            _warn(figure)
+        _finish(figure, synthetic)
         figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -4,7 +4,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,7 +19,7 @@ from minisam.study.experiments import Setting, in_setting, settings
 from minisam.study.tasks import RHO
 from minisam.training.config import FAMILY
 from minisam.training.environment import together
-from minisam.training.files import replacing
+from minisam.training.files import reason, replacing
 
 Table = list[tuple[str, ...]]  # the first row is its header
 OWN_RHO = "Each variant got its own rho, or strength of a penalty, from a grid of the same size."
@@ -171,25 +172,50 @@ def page(title: str, body: str, data: dict[str, Any], found: Sequence[dict[str, 
     return fill("page", parts)
 
 
+@contextmanager
+def drawing(folder: Path) -> Iterator[None]:
+    """Make a report of results that are in `folder` already: whatever goes wrong is one error that says so.
+
+    Raises:
+        RuntimeError: the report can't be made.
+    """
+    try:
+        yield
+    except Exception as error:  # Matplotlib has errors of its own
+        raise RuntimeError(f"all results are in {folder}, but no report can be made ({reason(error)})") from error
+
+
+def encoded(text: str) -> bytes:
+    """A text for a file, which may name other files: their names need not be text, and JSON spells them so too.
+
+    >>> encoded(json.dumps("π and a byte: \\udcff", ensure_ascii=False)).decode()
+    '"π and a byte: \\\\udcff"'
+    """
+    return text.encode(errors="backslashreplace")
+
+
 def write_report(folder: Path, results: dict[str, Any], predictions: np.ndarray, y_test: np.ndarray) -> Path:
-    """Write results.json, predictions.npz, the pictures and report.html; returns the report's path.
+    """Write results.json and predictions.npz, then the pictures and report.html; returns the report's path.
 
     predictions is (runs, test images), one row per run of results["runs"]; y_test is (test images,).
     Every file is replaced whole or not at all, the report last.
 
     Raises:
         OSError: the folder can't be written.
+        RuntimeError: the report can't be made; the results are written.
     """
-    drawn = pictures(results)
     arrays = io.BytesIO()
     np.savez_compressed(arrays, predictions=predictions, y_test=y_test)
-    files = {
-        "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False).encode(),
-        "predictions.npz": arrays.getvalue(),
-        **{f"{name}.png": picture for name, picture in drawn.items()},
-        "report.html": html_report(results, drawn).encode(),
-    }
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(folder, {"results.json": encoded(text), "predictions.npz": arrays.getvalue()})
+    with drawing(folder):
+        drawn = pictures(results)
+        report = html_report(results, drawn)
+    _write(folder, {f"{name}.png": picture for name, picture in drawn.items()} | {"report.html": encoded(report)})
+    return folder / "report.html"
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         with replacing(folder / name) as file:
             file.write(content)
-    return folder / "report.html"

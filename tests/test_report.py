@@ -1,0 +1,84 @@
+"""Reports and pictures: names are shown as they are, and what was computed outlives what can't be drawn."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from minisam.cli import main
+from minisam.data import synthetic
+from minisam.study import geometry_plots, plots
+from minisam.study.comparison import Repeat, reproduce
+from minisam.study.experiment_plots import PICTURES
+from minisam.study.experiments import Arm, Experiment, smoke
+from minisam.study.recipes import MAIN
+from minisam.study.report import write_report
+from minisam.training import Config
+
+
+def tiny(label="Momentum", **how):
+    """Two methods, one of them with any label."""
+    config = Config(epochs=1, batch_size=32)
+    arms = (Arm(label, 32, config), Arm("SAM", 32, replace(config, optimizer="sam")))
+    return Experiment("ingredients", arms, ((label, "SAM"),), seeds=2, **how)
+
+
+@pytest.mark.parametrize("label", ["$\\frac{$", "$x^$ and <b>", "100 % | \\$"])
+def test_a_label_is_no_formula(tmp_path, label):
+    results, predictions = reproduce(tiny(label), synthetic(32, 20))
+    report = write_report(tmp_path, results, predictions, synthetic(32, 20).y_test)
+    assert "and <b>" not in report.read_text(encoding="utf-8")
+    assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_are_kept_when_their_report_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole = smoke(n_train=64, epochs=1, seeds=1, n_test=40)
+    small = replace(whole, arms=whole.arms[: len(MAIN)])
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": lambda: small})
+
+    def broken(results):
+        raise KeyError("two\nlines")
+
+    monkeypatch.setitem(PICTURES["methods"], "curves", broken)
+    assert main(["reproduce", "--preset", "smoke", "--dataset", "synthetic", "--jobs", "1", "--out", "out"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
+    assert last.endswith("minisam: error: all results are in out, but no report can be made (no 'two\\nlines')")
+    assert {path.name for path in Path("out").iterdir()} == {"runs", "results.json", "predictions.npz"}
+    assert len(json.loads(Path("out/results.json").read_text(encoding="utf-8"))["runs"]) == len(MAIN)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the names of files are text")
+def test_a_folder_whose_name_is_no_text_gets_its_report(tmp_path, monkeypatch, capsys):
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/r\xff")
+    words = ["reproduce", "--preset", "smoke", "--dataset", "synthetic", "--jobs", "1", "--out", out]
+    monkeypatch.setattr(sys, "argv", ["minisam", *words])
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": tiny})
+    assert main(words) == 0
+    assert "\\udcff" in Path(out, "report.html").read_text(encoding="utf-8")
+    kept = json.loads(Path(out, "results.json").read_text(encoding="utf-8"))
+    assert kept["config"]["command"].endswith("/r\udcff'")  # to the last byte
+    assert Repeat.of(Path(out, "results.json")).name == "smoke-again"
+
+
+MEASURED = {"eigenvalues": [9.0, 4.0, 1.0], "density": {"nodes": [0.0, 9.0], "weights": [0.9, 0.1]}, "rho": 0.05}
+MEASURED |= {"worst": [0.1, 0.2], "one step": 0.1, "random": [1e-4, -1e-5]}
+
+
+@pytest.mark.parametrize("name", ["a_$x^$", "$\\frac{$", "no text: \udcff", "two\nlines", "x" * 5000])
+def test_a_models_name_is_shown_as_it_is(tmp_path, name):
+    t = np.linspace(-1, 1, 3)
+    for figure in (
+        geometry_plots.spectra({name: MEASURED, "other": MEASURED}),
+        geometry_plots.line(t, {name: t**2}, {0.0: name}),
+    ):
+        plots.save(tmp_path / "picture.png", figure)
+        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+        shown = [text.get_text() for text in figure.findobj(Text)]
+        assert not any("mathdefault" in text for text in shown)  # no tick is written as a formula
+        assert "$" not in name or name in shown
