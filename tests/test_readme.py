@@ -12,7 +12,7 @@ import pytest
 from minisam.study.comparison import compare, summarise
 from minisam.study.experiments import FULL
 from minisam.study.report import markdown
-from minisam.study.whole import main_table
+from minisam.study.whole import gains_over_both, main_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,13 +26,23 @@ def test_the_example_runs_and_learns(capsys):
     assert float(losses[-1]) < np.log(10)  # better than guessing
 
 
+def stored_study(folder):
+    files = {part: ROOT / folder / part / "results.json" for part in FULL}
+    found = {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
+    assert not any(results["dataset"]["synthetic"] for results in found.values())
+    return found
+
+
 def test_the_table_is_what_the_stored_study_prints():
     folder, table = re.search(r"<!-- study: (\S+) -->\n\n(\|.*?\|)\n\n", README, re.DOTALL).groups()
-    files = {part: ROOT / folder / part / "results.json" for part in FULL}
-    found = {part: json.loads(path.read_text(encoding="utf-8")) for part, path in files.items() if path.exists()}
-    assert found
-    assert not any(results["dataset"]["synthetic"] for results in found.values())
-    assert table == markdown(main_table(found))
+    assert table == markdown(main_table(stored_study(folder)))
+
+
+def test_the_gains_are_those_of_every_part_of_the_stored_study():
+    folder, sentences = re.search(r"<!-- gains: (\S+) -->\n\n(.*?)\n\n", README, re.DOTALL).groups()
+    assert " ".join(sentences.split()) == gains_over_both(stored_study(folder))
+    page = (ROOT / folder / "report.html").read_text(encoding="utf-8")
+    assert " ".join(sentences.split()) in page
 
 
 def test_the_speed_table_is_what_the_stored_run_prints():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from minisam.data import synthetic
+from minisam.study.claims import CLAIMS, Claim, claims_table
 from minisam.study.comparison import reproduce
 from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import FULL, PRESETS, smoke
 from minisam.study.statistics import Interval
-from minisam.study.whole import CLAIMS, Claim, claims_table, flatness, flatness_parts, write_study
+from minisam.study.whole import flatness, flatness_parts, gains_over_both, write_study
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,43 @@ def test_the_table_has_a_row_for_each_setting_and_no_other(found):
     assert len(flatter) >= 4
     times = r"\d+\.\d\d"
     assert all(re.fullmatch(rf"SAM\(Momentum\): {times} \({times} to {times}\) times lower", one) for one in flatter)
+
+
+def comparison(noise, n_train, baseline, candidate, *interval):
+    row = {"model": "mlp", "noise": noise, "n_train": n_train, "baseline": baseline, "candidate": candidate}
+    return row | dict(zip(("error_reduction", "ci_low", "ci_high"), interval, strict=True))
+
+
+def part(weights, *rows, dataset="cifar10"):
+    """A part of the study with these comparisons, and a run of each candidate."""
+    runs = [row | {"optimizer": row["candidate"], "weights": f"{weights}{i // 2}"} for i, row in enumerate(rows)]
+    return {"dataset": {"name": dataset}, "summary": rows, "comparisons": rows, "runs": runs[::2]}
+
+
+def test_gains_over_both_momentums_are_looked_for_in_every_part():
+    one, two, sam = "Momentum", "Momentum, 2× epochs", "SAM(Momentum)"
+    above, far, below, across = (0.1, 0.05, 0.15), (0.3, 0.2, 0.4), (-0.2, -0.3, -0.1), (0.2, -0.1, 0.5)
+    first = part("a", comparison(0.0, 9, one, sam, *far), comparison(0.0, 9, two, sam, *above))
+    found = {"main": first, "again": first}
+    assert gains_over_both(found).endswith(
+        "in 1 settings. Its gain over the better of the two is above zero, with its whole 95 % interval, in 1 "
+        "(MLP, clean labels, 9 images: 10.0 (5.0 to 15.0) %), below zero in 0, and undecided in 0."
+    )
+    found["noise"] = part(
+        "b",
+        *(comparison(0.4, 9, one, sam, *far), comparison(0.4, 9, two, sam, *across)),  # above one of them
+        *(comparison(0.2, 9, one, sam, *below), comparison(0.2, 9, two, sam, *far)),
+        *(comparison(0.2, 8, one, sam, 0.1, None, None), comparison(0.2, 8, two, sam, 0.1, None, None)),  # one seed
+        *(comparison(0.4, 8, "GD", sam, *far), comparison(0.4, 8, two, sam, *far)),  # met one only
+        *(comparison(0.4, 8, one, "p = 1", *far), comparison(0.4, 8, two, "p = 1", *far)),
+    )
+    long, longer, candidate = "Momentum, 30 epochs", "Momentum, 60 epochs", "SAM(Momentum), 30 epochs"
+    rows = comparison(0.4, 1000, long, candidate, *above), comparison(0.4, 1000, longer, candidate, *far)
+    found["budget"] = part("c", *rows, dataset="cifar100")
+    text = gains_over_both(found)
+    assert " in 5 settings. " in text
+    assert "; CIFAR-100, MLP, 40 % of labels redrawn, 1,000 images, 30 epochs: 10.0 (5.0 to 15.0) %)" in text
+    assert text.endswith(" below zero in 1, and undecided in 2.")
 
 
 def test_a_measure_without_a_ratio_is_no_answer():

@@ -1,132 +1,22 @@
-"""The whole study as one page: the papers' claims, the results here, and the parts of the study."""
+"""The whole study as one page: the answer, the papers' claims, and the parts of the study."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+import html
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from minisam.study.claims import MARGIN, Results, claims_table, reduction
 from minisam.study.comparison import correlate
 from minisam.study.experiment_plots import pictures
 from minisam.study.experiments import Setting, in_setting, settings
 from minisam.study.plots import STYLES, plain_ticks, png
-from minisam.study.recipes import MAIN, MATCHED, SAM, VARIANTS
-from minisam.study.report import Table, fill, html_table, inline, page, percent, section
+from minisam.study.recipes import MAIN, MATCHED, SAM
+from minisam.study.report import Table, drawing, encoded, fill, html_table, inline, page, percent, section
 from minisam.study.statistics import Interval
 from minisam.training.files import replacing
-
-Results = dict[str, dict[str, Any]]  # of every part, by name
-BALL = next(iter(VARIANTS))
-HEADER = ("claim", "the paper's numbers", "here", "found", "verdict")
-MARGIN = 0.02  # a relative difference in errors below this counts as none
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A paper's claim about `candidate` compared with `baseline`, and the settings in which it was tested."""
-
-    text: str
-    paper: str
-    part: str  # a pattern for the names of parts
-    baseline: str
-    candidate: str
-    noise: Sequence[float] = (0.0, 0.4)
-    measure: str = "error_reduction"
-    expected: str = "better"  # or: worse, no better, no worse
-
-    def rows(self, found: Results) -> Iterator[tuple[str, ...]]:
-        """A row of the table, with the verdict, for each setting that has an answer."""
-        pair = self.baseline, self.candidate
-        for name, results in found.items():
-            for row in results["comparisons"] if fnmatch(name, self.part) else ():
-                interval = self._interval(row)
-                if interval is None or (row["baseline"], row["candidate"]) != pair or row["noise"] not in self.noise:
-                    continue
-                where = f"{name}: {Setting.of(row).title}"
-                yield self.text, self.paper, where, self._text(interval), self.verdict(interval)
-
-    def _interval(self, row: dict[str, Any]) -> Interval | None:
-        if self.measure == "error_reduction":
-            return Interval(row["error_reduction"], row["ci_low"], row["ci_high"])
-        return row[self.measure] and Interval(*row[self.measure])
-
-    def _text(self, interval: Interval) -> str:
-        if self.measure == "error_reduction":
-            return f"{self.candidate}: gain {interval.text('+.1f', 100)} %"
-        return f"{self.candidate}: {interval.text('.2f')} times lower"
-
-    def verdict(self, interval: Interval) -> str:
-        """What an interval says of the claim: "agrees", "disagrees" or "undecided"."""
-        if interval.low is None or interval.high is None:
-            return "undecided"
-        even = 0.0 if self.measure == "error_reduction" else 1.0
-        better, worse = interval.low > even, interval.high < even
-        holds, fails = {
-            "better": (better, worse),
-            "worse": (worse, better),
-            "no better": (interval.high < even + MARGIN, interval.low > even + MARGIN),
-            "no worse": (interval.low > even - MARGIN, interval.high < even - MARGIN),
-        }[self.expected]
-        return "agrees" if holds else "disagrees" if fails else "undecided"
-
-
-MAINS = "optimizers-*"
-NOISES = (0.0, 0.2, 0.4, 0.6)
-FORET, LATE = "Foret et al. 2021", "Andriushchenko and Flammarion 2022"
-CLAIMS = (
-    Claim(f"SAM makes fewer errors than Momentum with as many gradients, clean labels ({FORET}, table 1)",
-          "WRN-28-10: 3.5 → 2.7 % (23 % fewer) on CIFAR-10, 18.8 → 16.5 % (12 % fewer) on CIFAR-100",
-          MAINS, MATCHED, SAM, noise=(0.0,)),
-    Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.0,)),
-    Claim(f"SAM is robust to label noise: fewer errors with as many gradients ({FORET}, table 4)",
-          "ResNet-32, accuracy at 20/40/60/80 % noise: SGD 84.8/68.8/48.2/26.2, SAM 95.1/93.4/90.5/77.9",
-          MAINS, MATCHED, SAM, noise=(0.2, 0.4, 0.6)),
-    Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.2, 0.4, 0.6)),
-    Claim("The same on CIFAR-100, as many gradients", "", "cifar100*", MATCHED, SAM),
-    Claim(f"SAM ends in flatter minima: λ1 ({FORET}, figure 3)", "24.2 with SGD, 1.0 with SAM",
-          MAINS, MATCHED, SAM, noise=NOISES, measure="lambda_max"),
-    Claim("… the loss rises less within a ball around them", "", MAINS, MATCHED, SAM, noise=NOISES,
-          measure="worst_rise"),
-    Claim("… the trace of the Hessian is smaller (our question)", "", MAINS, MATCHED, SAM, noise=NOISES,
-          measure="trace"),
-    Claim(f"p = 2 is better than p = ∞ ({FORET}, appendix)", "", "ingredients", BALL, "p = ∞", expected="worse"),
-    Claim("… than p = 1 (our question)", "", "ingredients", BALL, "p = 1", expected="worse"),
-    Claim(f"The gradient's direction is better than a random one of the same length ({FORET}, appendix)", "",
-          "ingredients", BALL, "random direction, SAM's length", expected="worse"),
-    Claim("… than a random one whose length is tuned (our question)", "", "ingredients", BALL, "random direction",
-          expected="worse"),
-    *(Claim(f"{k} ascent steps are no better than one ({FORET}, appendix)",
-            "CIFAR-10: error 2.77, 2.76, 2.73, 2.77 % with 1, 2, 3, 5 steps", "ingredients", BALL, f"{k} ascent steps",
-            expected="no better") for k in (2, 3, 5)),
-    Claim(f"The second-order term brings no gain ({FORET}, appendix)", "", "ingredients", BALL,
-          "with second-order term", expected="no better"),
-    *(Claim(f"Fewer images climbing together are better: m = {m} ({FORET}, figure 3)", "figure only", "m-sharpness",
-            "m = batch", f"m = {m}") for m in (1, 4, 16, 64)),
-    Claim(f"With all images in one batch SAM gains nothing ({LATE})", "figure only", "full-batch", MATCHED, SAM,
-          expected="no better"),
-    Claim(f"SAM in the last half of training only is no worse ({LATE}: most of the gain)", "figure only",
-          "ingredients", BALL, "last half only", expected="no worse"),
-    Claim("… in the last quarter only", "", "ingredients", BALL, "last quarter only", expected="no worse"),
-    Claim("SAM is not just regularisation: the best L1 penalty is worse (our question)", "", "ingredients", BALL,
-          "L1 penalty, 2× epochs", expected="worse"),
-    Claim("… the best L2 penalty (weight decay) is worse (our question)", "", "ingredients", BALL, MATCHED,
-          expected="worse"),
-    Claim("… without weight decay SAM is better than Momentum, as many epochs (our question)", "", "ingredients",
-          "Momentum, no weight decay", "SAM, no weight decay"),
-)  # fmt: skip
-
-
-def claims_table(found: Results) -> Table:
-    """Every claim in every setting, its text in the first row only."""
-    table: Table = [HEADER]
-    for claim in CLAIMS:
-        for i, (text, paper, *rest) in enumerate(claim.rows(found)):
-            table.append(("", "", *rest) if i else (text, paper, *rest))
-    return table
-
 
 SHARPNESS = {"λ1": "lambda_max", "λ1 / λ5": "lambda_ratio", "worst rise": "worst_rise", "trace": "trace"}
 
@@ -153,13 +43,47 @@ def flatness_parts(found: Results) -> dict[str, str]:
     return parts
 
 
-def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
-    """Title, setting and results of every setting in which SAM is compared with its baselines."""
+def _parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
+    """Title, setting and results of every setting of every part."""
     data = {"cifar100": "CIFAR-100, ", "cifar100-coarse": "20 classes of CIFAR-100, "}
     for results in found.values():
-        if results["config"]["kind"] == "methods":
-            for setting in settings(results):
-                yield data.get(results["dataset"]["name"], "") + setting.title, setting, results
+        for setting in settings(results):
+            yield data.get(results["dataset"]["name"], "") + setting.title, setting, results
+
+
+def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
+    """Those in which SAM is compared with its baselines."""
+    return (part for part in _parts(found) if part[2]["config"]["kind"] == "methods")
+
+
+def gains_over_both(found: Results) -> str:
+    """In words: SAM(Momentum)'s gain over the better of two Momentums, in every setting of every part that has both.
+
+    The two are trained for as many epochs, and with as many gradients. Runs that two parts share count once.
+    """
+    met: dict[tuple[str, ...], tuple[str, list[Interval]]] = {}
+    for title, setting, results in _parts(found):
+        rows = [row for row in in_setting(results, "comparisons", setting) if row["baseline"].startswith("Momentum")]
+        for candidate in dict.fromkeys(row["candidate"] for row in rows if row["candidate"].startswith(SAM)):
+            gains = [reduction(row) for row in rows if row["candidate"] == candidate]
+            runs = [run for run in in_setting(results, "runs", setting) if run["optimizer"] == candidate]
+            where = f"{title}, {setting.n_train:,} images{candidate.removeprefix(SAM)}"
+            if len(gains) == 2:
+                met.setdefault(tuple(run["weights"] for run in runs), (where, gains))
+    better = [min(gains, key=lambda gain: gain.estimate) for _, gains in met.values()]
+    below = sum(gain.high is not None and gain.high < 0 for gain in better)
+    above = [
+        f"{where}: {gain.text('.1f', 100)} %"
+        for (where, gains), gain in zip(met.values(), better, strict=True)
+        if all(one.low is not None and one.low > 0 for one in gains)
+    ]
+    listed = f" ({'; '.join(above)})" if above else ""
+    return (
+        f"In all parts together {SAM} meets two Momentums, one trained for as many epochs and one with as many "
+        f"gradients, in {len(better)} settings. Its gain over the better of the two is above zero, with its whole 95 % "
+        f"interval, in {len(above)}{listed}, below zero in {below}, and undecided in "
+        f"{len(better) - len(above) - below}."
+    )
 
 
 def main_table(found: Results) -> Table:
@@ -208,10 +132,25 @@ def overview(found: Results) -> Figure:
 
 
 def write_study(folder: Path, found: Results) -> Path:
-    """Write report.html of the whole study, self-contained, and its overview.png; returns the report's path."""
+    """Write report.html of the whole study, self-contained, and its overview.png; returns the report's path.
+
+    Raises:
+        OSError: the folder can't be written.
+        RuntimeError: the report can't be made.
+    """
+    with drawing(folder):
+        picture = png(overview, found, any(results["dataset"]["synthetic"] for results in found.values()))
+        report = encoded(_study(found, picture))
+    with replacing(folder / "overview.png") as file:
+        file.write(picture)
+    with replacing(folder / "report.html") as file:
+        file.write(report)
+    return folder / "report.html"
+
+
+def _study(found: Results, picture: bytes) -> str:
+    """The page, with the picture of the overview."""
     sections: list[str] = []
-    synthetic = any(results["dataset"]["synthetic"] for results in found.values())
-    picture = png(overview, found, synthetic)
     for name, results in found.items():
         sections.append(f'<h2 id="{name}">Part {len(sections) + 1}: {name}</h2>{section(results, pictures(results))}')
     number = sum(len(results["comparisons"]) for results in found.values())
@@ -219,10 +158,6 @@ def write_study(folder: Path, found: Results) -> Path:
     parts |= {"sections": "".join(sections), "comparisons": f"{number:,}", "methods": ", ".join(MAIN)}
     parts |= {"runs": f"{sum(len(results['runs']) for results in found.values()):,}"}
     parts |= {"overview": inline(picture), "main": html_table(main_table(found)), "margin": f"{100 * MARGIN:g}"}
+    parts |= {"both": html.escape(gains_over_both(found))}
     data = {name: f"{r['dataset']['name']}, {r['dataset']['checksum']}" for name, r in found.items()}
-    title, body = "What SAM gains on small CIFAR subsets", fill("study", parts)
-    with replacing(folder / "overview.png") as file:
-        file.write(picture)
-    with replacing(folder / "report.html") as file:
-        file.write(page(title, body, data, list(found.values())).encode())
-    return folder / "report.html"
+    return page("What SAM gains on small CIFAR subsets", fill("study", parts), data, list(found.values()))
