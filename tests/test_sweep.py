@@ -252,7 +252,7 @@ def free_port():
 @pytest.fixture
 def cluster(tmp_path):
     """A real `dask scheduler` on loopback and two real `dask worker` processes: (address, workers)."""
-    pytest.importorskip("distributed", reason="pip install 'minisam[dask]'")
+    pytest.importorskip("distributed", reason="pip install distributed")
     address = f"tcp://127.0.0.1:{free_port()}"
     dask = [sys.executable, "-m", "dask"]
     environment = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s"}
@@ -308,12 +308,46 @@ def test_a_cluster_without_workers_is_an_error(tmp_path, cluster):
     for worker in workers:
         worker.kill()
         worker.wait()
-    with pytest.raises(ValueError, match=f"the Dask scheduler at {address} has no workers"), dask_executor(address):
+    message = f"the Dask scheduler at {address} has no workers: start some with dask worker {address}"
+    with pytest.raises(ValueError, match=message), dask_executor(address):
         pass
 
 
+def test_a_lost_scheduler_is_one_line_and_finished_runs_are_kept(tmp_path, cluster):
+    from distributed import Client
+
+    address, _ = cluster
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+        scheduler = client.run_on_scheduler(os.getpid)
+    words = ["reproduce", "--preset", "smoke", "--dataset", "synthetic", "--dask", address, "--out", "out"]
+    command = [sys.executable, "-m", "minisam", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out" / "runs").glob("*.npz")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(scheduler, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = (line for line in err.splitlines() if line.strip() and not line.startswith("all runs: "))
+    message = f"minisam: error: the Dask scheduler at {address} was lost: finished runs are kept, and the same command"
+    assert line.startswith(message)
+
+
+def test_a_worker_that_fails_is_no_lost_scheduler(cluster, dataset):
+    address, _ = cluster
+    with pytest.raises(ValueError, match="batch_size must be 1 to 64"), dask_executor(address) as (executor, threads):
+        run_all([replace(TINY, batch_size=65)], dataset, jobs=threads, executor=executor)
+
+
+def test_without_dask_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match=r"--dask needs the package distributed .*: pip install distributed$"):
+        dask_executor("tcp://127.0.0.1:1").__enter__()
+
+
 def test_no_scheduler_is_an_error():
-    dask = pytest.importorskip("dask", reason="pip install 'minisam[dask]'")
+    dask = pytest.importorskip("dask", reason="pip install distributed")
     address = f"tcp://127.0.0.1:{free_port()}"
     impatient = dask.config.set({"distributed.comm.timeouts.connect": "1s"})  # its own default is 30 s
     with impatient, pytest.raises(OSError, match=address), dask_executor(address):

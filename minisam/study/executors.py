@@ -1,16 +1,18 @@
 """Where runs are computed: in processes of this machine, or on the workers of a Dask cluster."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from minisam.kernels import get_threads, set_threads
+from minisam.training.files import reason
 
 
 @contextmanager
@@ -54,16 +56,34 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
     """An executor on the workers of a Dask scheduler, and how many threads they have now.
 
     Raises:
-        OSError: there is no scheduler at this address.
+        OSError: there is no scheduler at this address, or it was lost while the runs were computed.
         ValueError: Dask is not installed, or the scheduler has no workers.
     """
     try:
         from distributed import Client
     except ImportError as error:
-        raise ValueError("--dask needs Dask: pip install 'minisam[dask]'") from error
-    with Client(address) as client:
+        raise ValueError(f"--dask needs the package distributed ({reason(error)}): pip install distributed") from error
+    with _silent(logging.getLogger("distributed.client")), Client(address) as client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise ValueError(f"the Dask scheduler at {address} has no workers")
+            raise ValueError(f"the Dask scheduler at {address} has no workers: start some with dask worker {address}")
         with client.get_executor(pure=False) as executor:
-            yield executor, threads
+            try:
+                yield executor, threads
+            except Exception as error:
+                # A client that has lost its scheduler cancels all runs, and may have found it again by now.
+                if client.status == "running" and not isinstance(error.__cause__, CancelledError):
+                    raise
+                kept = "finished runs are kept, and the same command goes on once there is a scheduler again"
+                raise OSError(f"the Dask scheduler at {address} was lost: {kept}") from error
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """Without the logger's messages: what it has to say is raised as an error, too."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
