@@ -168,7 +168,9 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --along path", "along the path needs --path"),
         ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
         ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),
-        ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds no thetas"),
+        ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds no thetas, but theta$"),
+        ("landscape {sam} --along path --path names.npz", "names.npz: expected thetas of numbers, got dtype <U1"),
+        ("landscape {sam} --along path --path nan.npz", "expected a path of finite weights, got NaN"),
         ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
         ("landscape vgg.npz {sam} --line --points 0", "points must be"),
         ("landscape vgg.npz vgg2.npz", "between networks with BatchNorm there are no running statistics"),
@@ -182,6 +184,8 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     Path("text.npz").write_text("not arrays")
     np.savez("short.npz", thetas=np.zeros((3, 5), np.float32))
     model = load_model(trained / "sam.npz")
+    np.savez("names.npz", thetas=np.full((3, len(model.theta)), "a"))
+    np.savez("nan.npz", thetas=np.full((3, len(model.theta)), np.nan, np.float32))
     vgg = build("vgg", (32, 32, 3), 10)
     parts = {"net": vgg, "theta": vgg.init(np.random.default_rng(0)), "stats": vgg.init_stats()}
     for file in ("vgg.npz", "vgg2.npz"):

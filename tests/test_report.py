@@ -66,6 +66,16 @@ def test_a_folder_whose_name_is_no_text_gets_its_report(tmp_path, monkeypatch, c
     assert Repeat.of(Path(out, "results.json")).name == "smoke-again"
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_a_landscape_with_holes_is_drawn(tmp_path, odd):
+    t, losses = np.linspace(-1, 1, 3), np.arange(9.0).reshape(3, 3)
+    losses[0, 0] = odd
+    plots.save(tmp_path / "l.png", geometry_plots.landscape({"a": t, "b": t, "losses": losses}, "random", "a model"))
+    assert (tmp_path / "l.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="the loss is NaN or infinite everywhere: draw a smaller piece"):
+        geometry_plots.landscape({"a": t, "b": t, "losses": np.full((3, 3), odd)}, "random", "a model")
+
+
 MEASURED = {"eigenvalues": [9.0, 4.0, 1.0], "density": {"nodes": [0.0, 9.0], "weights": [0.9, 0.1]}, "rho": 0.05}
 MEASURED |= {"worst": [0.1, 0.2], "one step": 0.1, "random": [1e-4, -1e-5]}
 

@@ -206,12 +206,12 @@ class Lost(Executor):
 
     def submit(self, function, /, *arguments):
         future = Future()
-        future.set_exception(SystemError("connection lost"))
+        future.set_exception(SystemError("connection\nlost\n"))
         return future
 
 
 def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
-    message = "a worker failed with SAM\\(Momentum\\), seed 1: SystemError connection lost; finished runs are kept"
+    message = "a worker failed with SAM\\(Momentum\\), seed 1: SystemError connection lost; finished runs are kept, and"
     with pytest.raises(RuntimeError, match=message):
         run_all(CONFIGS[1:2], dataset, executor=Lost())
 

@@ -94,7 +94,7 @@ def _experiment(args: argparse.Namespace) -> tuple[str, dict[str, Experiment], R
 def _images(args: argparse.Namespace, part: str, experiment: Experiment) -> Dataset:
     """The images of the experiment's own data set, or else of the one asked for."""
     if args.dataset and experiment.dataset not in (None, args.dataset):
-        raise ValueError(f"{part} needs {experiment.dataset}, got --dataset {args.dataset}")
+        raise ValueError(f"{part} needs {experiment.dataset}, got --dataset {args.dataset}: leave it out")
     dataset = load(experiment.dataset, args.data_dir) if experiment.dataset else load_images(args)
     return dataset.first(max(arm.n_train for arm in experiment.arms), experiment.n_test)
 

@@ -106,7 +106,8 @@ class Repeat(NamedTuple):
         """Raise ValueError unless these are the images that the results were found on."""
         wanted, got = self.before["dataset"]["checksum"], dataset.checksum
         if wanted != got:
-            raise ValueError(f"the results are of images with checksum {wanted[:16]}…, these have {got[:16]}…")
+            found = f"the results are of images with checksum {wanted[:16]}…, these have {got[:16]}…"
+            raise ValueError(f"{found}: name the folder of those with --data-dir")
 
     def differences(self, after: dict[str, Any]) -> list[str]:
         """A line for each run whose numbers, except times, are not the same to the last bit."""

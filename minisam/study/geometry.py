@@ -16,7 +16,7 @@ from minisam.kernels import norm
 from minisam.nn import BatchLoss, Chain, Residual, Sequential
 from minisam.objective import Mean, Objective
 from minisam.training.environment import environment
-from minisam.training.files import read_arrays, replacing, write_arrays
+from minisam.training.files import brief, read_arrays, replacing, write_arrays
 from minisam.training.model import Model
 
 MEMORY = 2 << 30  # bytes that Hessian-vector products may keep for the next one
@@ -95,10 +95,12 @@ def text_table(found: dict[str, dict]) -> str:
 
 
 def load_arrays(file: Path, needed: str) -> dict[str, Array]:
-    """The arrays of an .npz file; ValueError if it is not one, or if the array `needed` is missing."""
+    """The arrays of an .npz file; ValueError if it is not one, or if the array `needed` is missing or not numbers."""
     found = read_arrays(file)
     if needed not in found:
-        raise ValueError(f"{file} holds no {needed}")
+        raise ValueError(f"{file} holds no {needed}, but {brief(', '.join(found)) or 'nothing'}")
+    if found[needed].dtype.kind not in "fiu":
+        raise ValueError(f"{file}: expected {needed} of numbers, got dtype {found[needed].dtype}")
     return found
 
 
@@ -137,6 +139,8 @@ def landscape(
     else:
         if path.ndim != 2 or path.shape[1:] != theta.shape:
             raise ValueError(f"expected a path of weights (n, {len(theta)}), got {path.shape}")
+        if not np.isfinite(path).all():
+            raise ValueError("expected a path of finite weights, got NaN or infinity: its training diverged")
         on = pca_plane(path, theta)
         (u, v), found = on.directions, {"path": on.path, "share": on.share}
         a, b = (np.linspace(c.min() - 0.15 * np.ptp(c), c.max() + 0.15 * np.ptp(c), points) for c in on.path.T)

@@ -6,6 +6,7 @@ from typing import Any
 
 from minisam.study.recipes import MAIN, SAM
 from minisam.training.config import Config
+from minisam.training.files import brief
 
 Run = tuple[str, int, Config]  # the method's label, the number of training images, and how to train
 Comparison = tuple[str, str]  # the labels of baseline and candidate
@@ -58,7 +59,7 @@ def require_kind(kind: str, runs: Sequence[Run], pairs: Sequence[Comparison]) ->
 
     >>> require_kind("size", [("Adam", 100, Config()), ("GD", 100, Config())], [("Adam", "GD")])
     Traceback (most recent call last):
-    ValueError: a report of kind size needs one candidate, compared with two baselines
+    ValueError: a report of kind size needs one candidate, compared with two baselines; got Adam, GD
     """
     if kind not in tuple(NEEDS):  # whatever a file has
         raise ValueError(f"unknown kind {reprlib.repr(kind)}, expected one of {', '.join(NEEDS)}")
@@ -77,7 +78,7 @@ def require_kind(kind: str, runs: Sequence[Run], pairs: Sequence[Comparison]) ->
     for methods in settings.values():
         _require_paired(methods)
         if not fits({label: configs[0] for label, configs in methods.items()}, pairs):
-            raise ValueError(f"a report of kind {kind} needs {needed}")
+            raise ValueError(f"a report of kind {kind} needs {needed}; got {brief(', '.join(methods))}")
 
 
 def _require_paired(methods: dict[str, list[Config]]) -> None:

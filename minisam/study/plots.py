@@ -65,8 +65,17 @@ def plain_ticks(ax: Any) -> None:
 
 
 def contours(ax: Axes, a: Array, b: Array, losses: Array) -> Any:
-    """Filled contours, on logarithmic levels, of losses (len(b), len(a)); returns them for a colour bar."""
-    low, high = max(float(losses.min()), 1e-4), float(losses.max())
+    """Filled contours, on logarithmic levels, of losses (len(b), len(a)); returns them for a colour bar.
+
+    Where the loss is NaN or infinite there is a hole.
+
+    Raises:
+        ValueError: it is nowhere finite.
+    """
+    finite = losses[np.isfinite(losses)]
+    if not finite.size:
+        raise ValueError("the loss is NaN or infinite everywhere: draw a smaller piece around the weights")
+    low, high = max(float(finite.min()), 1e-4), float(finite.max())
     levels = np.geomspace(low, max(high, 1.01 * low), 24)
     filled = ax.contourf(
         a, b, np.maximum(losses, low), levels, cmap="cividis", norm=LogNorm(low, levels[-1]), extend="both"

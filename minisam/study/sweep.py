@@ -17,6 +17,7 @@ from minisam.study.executors import local_pool
 from minisam.study.store import Store
 from minisam.study.tasks import Outcome, Task, work
 from minisam.training.config import FAMILY, Config
+from minisam.training.files import reason
 
 
 def run_all(
@@ -109,7 +110,10 @@ def _finished(
                     raise
                 except Exception as error:  # each executor has its own exception for "the worker is gone"
                     what = f"a worker failed with {task.config.label}, seed {task.config.seed}"
-                    raise RuntimeError(f"{what}: {type(error).__name__} {error}; finished runs are kept") from error
+                    why = f"{type(error).__name__} {reason(error)}"
+                    raise RuntimeError(
+                        f"{what}: {why}; finished runs are kept, and the same command goes on"
+                    ) from error
                 if outcome is None:
                     waiting[executor.submit(work, task, dataset, folder)] = task
                 else:
