@@ -127,6 +127,7 @@ def test_what_has_another_label_is_refused_or_can_be_drawn(part, side):
 
 def test_the_folder_of_a_repetition_is_named_by_its_preset_and_in_its_place(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minisam.cli.reproduce.reproduce", lambda *_, **how: pytest.fail(f"to be kept in {how}"))
     results = KEPT["quick"] | {"config": KEPT["quick"]["config"] | {"preset": "../../x"}}
     Path("evil.json").write_text(json.dumps(results), encoding="utf-8")
     assert main(["reproduce", "--from", "evil.json"]) == 1
