@@ -102,6 +102,14 @@ def test_fraction_must_be_from_0_to_1(fraction):
         redraw_labels(np.zeros(4, np.int64), fraction, 10)
 
 
+@pytest.mark.parametrize("n_classes", [1, 9])
+def test_a_label_beyond_the_classes_is_refused(n_classes):
+    y = np.array([0, 9, 3])
+    with pytest.raises(ValueError, match=rf"more than 9 n_classes \(the largest label\), got {n_classes}$"):
+        redraw_labels(y, 0.5, n_classes)
+    assert redraw_labels(y, 0.0, 10).tolist() == [0, 9, 3]  # ten classes are just enough
+
+
 # --- Normalisation --------------------------------------------------------------------------------
 
 

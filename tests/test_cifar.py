@@ -318,6 +318,26 @@ def test_missing_file_is_named(tmp_path, file, write):
         load_cifar("cifar10", write(tmp_path, layout, files))
 
 
+@pytest.mark.parametrize("file", ["data_batch_1.bin", "cifar-10-binary.tar.gz"])
+def test_a_folder_named_as_a_file_is_passed_over(tmp_path, file):
+    """Both names are looked for before the pickles, which are there."""
+    (tmp_path / file).mkdir()
+    (tmp_path / "cifar-10-batches-bin" / file).mkdir(parents=True)
+    folder = write_folder(tmp_path, *official_files("cifar10", PICKLE))
+    assert find_cifar("cifar10", tmp_path) == folder
+    assert find_cifar("cifar10", tmp_path / file) is None
+
+
+def test_folders_among_the_files_are_no_files(tmp_path):
+    layout, files = official_files("cifar10")
+    del files[layout.test]
+    folder = write_folder(tmp_path, layout, files)
+    for name in (layout.train[1], layout.test):
+        (folder / name).mkdir()
+    with pytest.raises(ValueError, match=r"expected a file test_batch\.bin, got data_batch_1\.bin, batches"):
+        load_cifar("cifar10", tmp_path)
+
+
 class Call:
     """Pickles as a call to function(*args)."""
 
