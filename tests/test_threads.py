@@ -111,6 +111,19 @@ def test_scratch_memory_is_each_threads_own():
     parallel(task, 2)
 
 
+def test_scratch_memory_serves_types_whose_size_does_not_divide_its_own():
+    """Seven float32 are 28 bytes, in which three float64 fit: the last 4 bytes are left over."""
+
+    def both():
+        (singles,), (doubles,) = scratch(np.dtype(np.float32), (7,)), scratch(np.dtype(np.float64), (3,))
+        return singles, doubles
+
+    with ThreadPoolExecutor(1) as fresh:  # a thread that has no scratch memory yet
+        singles, doubles = fresh.submit(both).result()
+    assert np.shares_memory(singles, doubles)
+    assert (singles.shape, doubles.shape, doubles.dtype) == ((7,), (3,), np.float64)
+
+
 def test_several_python_threads_may_compute_at_once():
     set_threads(3)
     x = np.arange(300_000.0)

@@ -26,6 +26,11 @@ def test_derivatives_are_right(surface, theta):
     assert product(np.ones(2, np.float32)).dtype == np.float32
 
 
+def test_a_bowls_loss_is_summed_in_float64():
+    """2²⁴ + 1 is no float32: it would be rounded to 2²⁴."""
+    assert Bowl([1.0, 1.0])(np.array([4096, 1], np.float32)).loss == (2**24 + 1) / 2
+
+
 def test_gd_zigzags_in_a_long_bowl_and_momentum_does_not():
     bowl, start = Bowl([1.0, 30.0]), (-3.0, 1.0)
     gd = run(GD(lr=0.06), bowl, start, 40).thetas
