@@ -94,21 +94,35 @@ def test_shapes_and_dtypes_are_as_announced(case, batch_size, seed, dtype):
     assert {array.dtype for array in (y, dx, *grads)} == {np.dtype(dtype)}
 
 
-@given(case=any_layer, seed=seeds)
-def test_init_writes_every_parameter(case, seed):
-    layer, _ = case
+# Of a layer without parameters the next tests would say nothing.
+WITH_PARAMETERS = [kind for kind in LAYERS if kind.param_shapes is not Layer.param_shapes]
+
+
+@pytest.mark.parametrize("kind", WITH_PARAMETERS)
+@given(data=st.data(), seed=seeds)
+def test_init_writes_every_parameter(kind, data, seed):
+    layer, _ = data.draw(LAYERS[kind])
     params = [np.full(shape, np.nan) for shape in layer.param_shapes.values()]
     layer.init(params, np.random.default_rng(seed))
+    assert params
     assert all(np.isfinite(param).all() for param in params)
 
 
-@given(case=any_layer, batch_size=batch_sizes, seed=seeds)
-def test_gradients_are_assigned_whatever_was_there(case, batch_size, seed):
-    layer, input_shape = case
+def test_batch_norm_starts_as_a_normalisation_and_nothing_more():
+    gamma, beta = np.full(3, np.nan), np.full(3, np.nan)
+    BatchNorm(3).init([gamma, beta], np.random.default_rng(0))
+    assert (gamma.tolist(), beta.tolist()) == ([1, 1, 1], [0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", WITH_PARAMETERS)
+@given(data=st.data(), batch_size=batch_sizes, seed=seeds)
+def test_gradients_are_assigned_whatever_was_there(kind, data, batch_size, seed):
+    layer, input_shape = data.draw(LAYERS[kind])
     x, params, rng = arrays(layer, input_shape, batch_size, seed)
     dy = rng.standard_normal((batch_size, *layer.output_shape(input_shape)))
     _, once = backward(layer, x, params, dy, garbage=7.0)
     _, again = backward(layer, x, params, dy, garbage=np.nan)
+    assert once
     for a, b in zip(once, again, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -416,6 +430,24 @@ def test_impossible_configurations_are_refused(make, message):
 def test_inputs_that_do_not_fit_are_refused(layer, input_shape, message):
     with pytest.raises(ValueError, match=message):
         layer.output_shape(input_shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "message"),
+    [
+        (Layer, "forward", "must define forward"),
+        (Layer, "backward", "must define backward"),
+        (Layer, "tangent", "has no tangent: no Hessian-vector product"),
+        (Layer, "backward_tangent", "has no tangent: no Hessian-vector product"),
+        (Bilinear, "weight_gradient", "must define weight_gradient"),
+        (Bilinear, "input_gradient", "must define input_gradient"),
+    ],
+)
+def test_a_layer_says_by_its_name_what_is_missing(kind, method, message):
+    unfinished = type("Unfinished", (kind,), {})()
+    arguments = [None] * len(inspect.signature(getattr(unfinished, method)).parameters)
+    with pytest.raises(NotImplementedError, match=f"^Unfinished {message}$"):
+        getattr(unfinished, method)(*arguments)
 
 
 # A check that cannot fail proves nothing: each of these backwards is wrong.
