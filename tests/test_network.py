@@ -30,7 +30,8 @@ from minisam.nn import (
     Tanh,
     build,
 )
-from minisam.objective import Mean, Penalised
+from minisam.nn.models import MODELS
+from minisam.objective import Mean, Objective, Penalised
 from minisam.optim import GD, SAM
 
 LOSSES = (SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.2), MeanSquaredError())
@@ -190,12 +191,52 @@ def test_the_summary_counts_parameters_and_multiply_adds():
 
 @pytest.mark.parametrize(
     ("name", "n_params"),
-    [("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10), ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10)],
+    [
+        ("mlp", 3072 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
+        ("cnn", 448 + 4640 + 18496 + 64 * 16 * 10 + 10),
+        # Each 3×3 convolution, 9·C·F + F, with its γ and β, 2·F; then a 1×1 projection with its own.
+        ("resnet8", (480 + 2 * 2352) + (4704 + 9312 + 608) + (18_624 + 37_056 + 2240) + 64 * 10 + 10),
+    ],
 )
 def test_the_reference_networks_have_their_parameters(name, n_params):
     net = build(name, (32, 32, 3), 10)
     assert net.n_params == n_params
     assert net.output_shape == (10,)
+
+
+def of_blocks(n):
+    """What comes out of three blocks of n layers, each with its pooling, and of Flatten."""
+    first, second, third = [(32, 32, 16)] * n, [(16, 16, 32)] * n, [(8, 8, 64)] * n
+    return [*first, (16, 16, 16), *second, (8, 8, 32), *third, (4, 4, 64), (1024,)]
+
+
+MODEL_SHAPES = {
+    "mlp": [(3072,), (256,), (256,), (128,), (128,), (10,)],
+    "cnn": [*of_blocks(2), (10,)],
+    "cnn-bn": [*of_blocks(3), (10,)],
+    "vgg": [*of_blocks(6), (1024,), (10,)],
+    "resnet8": [*[(32, 32, 16)] * 5, *[(16, 16, 32)] * 2, *[(8, 8, 64)] * 2, (64,), (10,)],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_have_their_shapes_from_layer_to_layer(name):
+    assert build(name, (32, 32, 3), 10).shapes == [(32, 32, 3), *MODEL_SHAPES[name]]
+
+
+def test_the_blocks_of_the_residual_network_have_their_shapes():
+    net = build("resnet8", (32, 32, 3), 10)
+    blocks = [(block, net.shapes[i]) for i, block in enumerate(net.layers) if isinstance(block, Residual)]
+    inside = [[path.shapes(shape)[1:] for path in block.paths] for block, shape in blocks]
+    small, middle, large = (8, 8, 64), (16, 16, 32), (32, 32, 16)
+    assert inside == [[[large] * 5, []], [[middle] * 5, [middle] * 2], [[small] * 5, [small] * 2]]
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn-bn", "vgg"])
+def test_images_need_not_be_square_nor_a_multiple_of_8(name):
+    net = build(name, (17, 31, 1), 2)
+    assert net.shapes[-2] == (2 * 3 * 64,)
+    assert net.output_shape == (2,)
 
 
 # What does not fit is refused.
@@ -314,6 +355,17 @@ def test_an_unknown_model_is_named():
 
 
 # Objectives.
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [("__call__", "must define __call__"), ("hessian", "has no second der")]
+)
+def test_an_objective_says_by_its_name_what_is_missing(method, message):
+    class Unfinished(Objective):
+        pass
+
+    with pytest.raises(NotImplementedError, match=f"^Unfinished {message}"):
+        getattr(Unfinished(), method)(np.zeros(2))
 
 
 def batch_loss(rng, n=7, dtype=np.float64, **options):
