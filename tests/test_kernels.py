@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from strategies import dtypes, pairs, seeds
 
 from minisam import kernels
-from minisam.kernels import compiled, reference
+from minisam.kernels import channel, compiled, reference, vector
+
+BLOCK = vector._BLOCK
 
 # How an input may lie in memory: kernels accept all of these.
 LAYOUTS = {
@@ -34,8 +36,8 @@ class Draw:
         return self.draw(st.integers(low, high))
 
     def length(self):
-        """The length of a vector: short, or longer than the blocks it is cut into."""
-        return self.draw(st.integers(1, 40) | st.sampled_from([65_535, 65_536, 150_001]))
+        """The length of a vector: short, or about as long as the blocks it is cut into, or longer."""
+        return self.draw(st.integers(1, 40) | st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1]))
 
     def number(self):
         return float(self.rng.uniform(0.1, 1))
@@ -133,12 +135,14 @@ def matmul(d):
 
 
 def some_shape(d):
-    return d.draw(st.sampled_from([(d.length(),), (3, 5), (2, 3, 4, 5), (2, 190, 200, 1)]))
+    return d.draw(st.sampled_from([(d.length(),), (3, 5), (2, 3, 4, 5), (3, BLOCK // 16, 8, 1)]))
 
 
 def rows_of_channels(d):
-    rows = d.draw(st.sampled_from([(7,), (2, 3, 4), (70_001,)]))
-    return (*rows, d.integer(1, 5))
+    channels = d.integer(1, 5)
+    block = channel._BLOCK // channels
+    rows = d.draw(st.sampled_from([(7,), (2, 3, 4), (block,), (block + 1,), (2, block)]))
+    return (*rows, channels)
 
 
 def channel_sums(d):
@@ -369,7 +373,7 @@ def test_a_scale_beyond_float32_is_added(twin):
 
 @TWINS
 def test_add_scaled_may_write_over_its_input(twin):
-    theta = np.ones(100_000, np.float32)
+    theta = np.ones(BLOCK + 1, np.float32)
     assert twin.add_scaled(theta, -0.5, theta, out=theta) is theta
     assert np.all(theta == 0.5)
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from minisam.analysis.toy import Bowl
-from minisam.kernels import reference
+from minisam.kernels import reference, vector
 from minisam.nn import BatchLoss, Linear, MeanSquaredError, Sequential, Tanh
 from minisam.objective import Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum, Optimizer
 
 DTYPES = [np.float32, np.float64]
 ROUNDING = {np.float32: 1e-5, np.float64: 1e-12}  # relative, after a few dozen steps
-SEVERAL_BLOCKS = 2 * 65_536 + 17  # elements: kernels cut vectors into blocks of 65,536
+SEVERAL_BLOCKS = 2 * vector._BLOCK + 17
 
 OPTIMIZERS = {
     "GD": lambda **how: GD(**how),
