@@ -184,10 +184,18 @@ def test_known_losses_of_another_grid_are_refused():
         plane(batch, theta, theta, theta, np.zeros(2), np.zeros(3), known=np.zeros((2, 2)))
 
 
-@pytest.mark.parametrize("path", [np.ones((2, 5)), np.outer(np.arange(4.0), np.ones(5))])
-def test_a_path_without_a_plane_is_refused(path):
-    with pytest.raises(ValueError, match=r"at least 3 thetas|stays on a line"):
-        pca_plane(path, path[0])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (np.array([[1.0, 0, 0], [0, 1, 0]]), r"at least 3 thetas, got shape \(2, 3\)"),
+        (np.ones(5), r"at least 3 thetas, got shape \(5,\)"),
+        (np.outer(np.arange(4.0), np.ones(5)), "the path stays on a line: it spans no plane"),
+        (np.arange(4.0)[:, None], "the path stays on a line: it spans no plane"),  # of one parameter
+    ],
+)
+def test_a_path_without_a_plane_is_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        pca_plane(path, np.zeros_like(path[0]))
 
 
 def test_a_value_is_the_loss_of_an_evaluation():
