@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import dtypes, pairs, seeds
 
 from minisam import kernels
-from minisam.kernels import channel, compiled, reference, vector
+from minisam.kernels import channel, compiled, pool, reference, vector
 
 BLOCK = vector._BLOCK
 
@@ -289,6 +289,24 @@ def test_convolutions_cut_into_many_blocks_equal_their_twins(dtype, stride, F, N
         assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [2, 3])
+def test_pools_cut_into_many_blocks_equal_their_twins(dtype, size):
+    rng, results = np.random.default_rng(0), []
+    side, images_a_block = 32, 4
+    x = rng.standard_normal((9, side, side, pool._BLOCK // side**2 // images_a_block)).astype(dtype)
+    y = np.empty((9, *2 * [(side - size) // 2 + 1], x.shape[3]), dtype)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    for twin in (kernels, reference):
+        winner, picked, dx = np.empty(y.shape, np.uint8), np.empty_like(y), np.empty_like(x)
+        largest = twin.max_pool2d(x, size, 2, y.copy(), winner)
+        twin.max_pool2d_picked(-x, winner, size, 2, picked)
+        twin.max_pool2d_grad(dy, winner, size, 2, dx)
+        results.append((largest, winner, picked, dx))
+    for actual, expected in zip(*results, strict=True):
+        assert_close(actual, expected)
+
+
 def test_a_convolution_by_tiles_rounds_little_more_than_plain_sums():
     rng = np.random.default_rng(0)
     x, W = rng.standard_normal((2, 16, 16, 64)), rng.standard_normal((3, 3, 64, 64))
@@ -390,3 +408,5 @@ def test_arrays_of_different_lengths_are_refused():
         kernels.channel_sums(np.ones((3, 2)), np.ones(2), np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"one length, got \[3, 3, 2\]"):
         kernels.add_scaled(np.ones(3), 1.0, np.ones(2), np.empty(3))
+    with pytest.raises(ValueError, match="one length, got 3 and 2"):
+        kernels.dot(np.ones(3), np.ones(2))

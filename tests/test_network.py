@@ -18,6 +18,7 @@ from minisam.nn import (
     AvgPool2d,
     BatchLoss,
     Conv2d,
+    Dropout,
     Env,
     Flatten,
     Linear,
@@ -449,6 +450,15 @@ def test_a_mean_of_nothing_is_refused():
 def test_micro_batches_have_at_least_one_example(m, rng):
     with pytest.raises(ValueError, match=f"m must be .* ≥ 1, got {m}"):
         batch_loss(rng)[0].split(m)
+
+
+def test_micro_batches_have_masks_of_their_own(rng):
+    """All examples are alike, so that only the masks can differ."""
+    net = Sequential([Dropout(0.5), Linear(20, 3)], input_shape=(20,))
+    theta, batch = net.init(rng, np.float64), BatchLoss(net, np.ones((6, 20)), np.zeros(6, int), key=(0,))
+    one, other = batch.split(3)
+    assert one(theta).loss != other(theta).loss
+    assert same(one(theta), batch.split(3)[0](theta))
 
 
 @given(seed=seeds, l1=st.sampled_from([0.0, 0.3]), l2=st.sampled_from([0.0, 0.7]))
