@@ -218,6 +218,25 @@ def test_batch_norm_is_its_definition(shape, batch_size, seed):
     np.testing.assert_allclose(env.stats[1], var * n / max(n - 1, 1), atol=1e-14)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.75])
+def test_dropout_keeps_the_mean(rate):
+    x = np.full((100, 100), 3.0)
+    y = forward(Dropout(rate), x)
+    share = np.mean(y == 0)
+    assert share == pytest.approx(rate, abs=5 * math.sqrt(rate * (1 - rate) / x.size))  # five standard deviations
+    np.testing.assert_allclose(y[y != 0], 3 / (1 - rate))
+    np.testing.assert_array_equal(forward(Dropout(rate), x, running=np.empty(0)), x)
+
+
+def test_every_dropout_layer_has_a_mask_of_its_own_and_the_same_one_in_the_next_pass():
+    x, env, passes = np.ones((50, 50)), Env(), []
+    for _ in range(2):
+        env.begin(key=(3,))
+        passes.append([Dropout(0.5).forward([], x, env)[0].copy() for _ in range(2)])
+    np.testing.assert_array_equal(*passes)
+    assert not np.array_equal(*passes[0])
+
+
 @given(channels=st.integers(1, 6), batch_size=st.integers(2, 4), seed=seeds)
 def test_batch_norm_of_vectors(channels, batch_size, seed):
     layer = BatchNorm(channels, eps=0.1)
