@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisam.data import cifar, load
+from minisam.data import cifar, load, sources
 from minisam.data.cifar import LABELS, LAYOUTS, available, find_cifar, load_cifar
 
 
@@ -195,6 +195,8 @@ def test_checksum_names_the_numbers_not_the_file(tmp_path):
                     x_test=full.x_train * 0, y_test=full.y_train * 0)  # fmt: skip
     assert blank.first(n_train=1, n_test=2).checksum != blank.first(n_train=2, n_test=1).checksum
     assert replace(full, name="x", source="y", classes=()).checksum == full.checksum
+    big_endian = {name: getattr(full, name).astype(">i8") for name in ("y_train", "y_test")}
+    assert replace(full, **big_endian).checksum == full.checksum
 
 
 @pytest.mark.parametrize(("argument", "n"), [("n_train", 5), ("n_test", 4), ("n_train", 0)])
@@ -256,6 +258,16 @@ def test_not_found_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch, na
         load_cifar({"cifar10": "cifar100"}.get(name, "cifar10"), tmp_path / "elsewhere")
 
 
+def test_only_where_nothing_was_asked_for_are_missing_images_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "synthetic", lambda: "made up")
+    assert load() == load("synthetic", tmp_path) == "made up"
+    for name, folder in ((None, tmp_path), ("cifar10", None), ("cifar100", tmp_path)):
+        with pytest.raises(FileNotFoundError, match="not found"):
+            load(name, folder)
+    write_folder(tmp_path / "cache", *official_files("cifar10"))
+    assert load().name == "cifar10"
+
+
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"^name: expected one of cifar10, .* got 'mnist'$"):
         load_cifar("mnist")
@@ -277,6 +289,7 @@ X = np.zeros((4, 3072), np.uint8)
         (BINARY, "data_batch_1.bin", lambda raw: b"", "multiple of 3073 bytes, got 0"),
         (BINARY, "test_batch.bin", lambda raw: b"\x0a" + raw[1:], "0 to 9 in record 0, got 10"),
         (BINARY, "batches.meta.txt", lambda raw: b"cat\ndog\n", "10 class names, got a list of 2"),
+        (BINARY, "batches.meta.txt", lambda raw: raw + b"cat\n", "10 class names, got a list of 11"),
         (PICKLE, "data_batch_1", lambda raw: raw[:-9], "it is damaged"),
         (PICKLE, "data_batch_1", lambda raw: b"", "refused"),
         (PICKLE, "data_batch_1", lambda raw: pickle.dumps([1]), "refused"),
@@ -446,6 +459,15 @@ def test_damaged_archive_is_named(tmp_path, damage):
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: expected a whole") as caught:
         load_cifar("cifar10", path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_member_larger_than_any_official_one_is_not_read(tmp_path, monkeypatch):
+    archive = write_archive(tmp_path, *official_files("cifar10"))
+    monkeypatch.setattr(cifar, "LARGEST", 4 * 3073)
+    assert len(load_cifar("cifar10", archive).x_train) == 4  # exactly as large is not too large
+    monkeypatch.setattr(cifar, "LARGEST", 4 * 3073 - 1)
+    with pytest.raises(ValueError, match="12292 bytes in one file, at most 12291"):
+        load_cifar("cifar10", archive)
 
 
 @pytest.mark.parametrize("version", ["binary", "python2", "python3-protocol4", "python3-arrays"])
