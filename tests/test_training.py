@@ -10,7 +10,24 @@ import pytest
 from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
 from minisam.kernels import get_threads, set_threads
 from minisam.nn import BatchLoss, build
-from minisam.optim import SAM, Cosine, Momentum
+from minisam.optim import (
+    GD,
+    GSAM,
+    SAM,
+    Adam,
+    Adaptive,
+    Ball,
+    Clipped,
+    Cosine,
+    Every,
+    ExactSAM,
+    Friendly,
+    Late,
+    LookSAM,
+    MicroBatched,
+    Momentum,
+    RandomDirection,
+)  # fmt: skip
 from minisam.rng import Stream, keyed_rng
 from minisam.training import Config, Diverged, Model, Prepared, load_model, save_model, train
 from minisam.training.config import make_optimizer
@@ -46,6 +63,17 @@ def test_the_loop_is_what_its_parts_say(data):
     assert run.test_error == np.mean(net.predict(theta, data.x_test) != data.y_test)
     assert run.train_error == np.mean(net.predict(theta, data.x_train) != y)
     assert np.array_equal(run.test_predictions, net.predict(theta, data.x_test))
+
+
+def test_a_tenth_of_each_batchs_statistics_at_theta_enters_the_running_ones(data):
+    config = Config("cnn-bn", "sam", rho=0.5, epochs=1, batch_size=50, schedule="constant")
+    net, sam = network(config, data), make_optimizer(config, 2)
+    theta, stats = net.init(keyed_rng(0, Stream.INIT)), net.init_stats()
+    for chosen in keyed_rng(0, Stream.SHUFFLE, 0).permutation(100).reshape(2, 50):
+        batch = BatchLoss(net, data.x_train[chosen], data.y_train[chosen])
+        stats = 0.9 * stats + 0.1 * batch(theta).stats
+        sam.step(theta, batch)
+    np.testing.assert_allclose(train(config, data).stats, stats, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +197,37 @@ def test_a_config_survives_json_which_knows_no_infinity():
 def test_a_config_names_what_is_wrong_with_it(change, message):
     with pytest.raises(ValueError, match=message):
         Config(**change)
+
+
+MOMENTUM = Momentum(0.01, 5e-4, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"optimizer": "gd", "weight_decay": 0.1}, GD(0.1, 0.1)),
+        ({"momentum": 0.5, "nesterov": True}, Momentum(0.01, 5e-4, 0.5, True)),
+        ({"optimizer": "adam", "weight_decay": 0.1}, Adam(0.001, 0.1)),
+        ({"decay": "in-loss"}, Momentum(0.01, 0.0, 0.9)),
+        ({"clip": 0.5}, Clipped(MOMENTUM, 0.5)),
+        ({"optimizer": "sam", "p": 3.0, "ascent_steps": 2}, SAM(MOMENTUM, 0.05, Ball(3.0), 2)),
+        ({"optimizer": "sam", "clip": 0.5}, SAM(Clipped(MOMENTUM, 0.5), 0.05)),
+        ({"optimizer": "sam", "m": 16}, MicroBatched(SAM(MOMENTUM, 0.05), 16)),
+        ({"optimizer": "sam", "every": 3}, SAM(MOMENTUM, Every(3, 0.05))),
+        ({"optimizer": "sam", "late": 0.25}, SAM(MOMENTUM, Late(50, 0.05))),
+        ({"optimizer": "sam", "late": 0.5, "every": 2}, SAM(MOMENTUM, Every(2, Late(100, 0.05)))),
+        ({"optimizer": "asam", "rho": 0.5, "eta": 0.1}, SAM(MOMENTUM, 0.5, Adaptive(0.1))),
+        ({"optimizer": "gsam", "p": 3.0}, GSAM(MOMENTUM, 0.05, Ball(3.0), alpha=0.4)),
+        ({"optimizer": "gsam", "alpha": 0.0, "ascent_steps": 2}, GSAM(MOMENTUM, 0.05, ascent_steps=2, alpha=0.0)),
+        ({"optimizer": "looksam", "p": 3.0}, LookSAM(MOMENTUM, 0.05, Ball(3.0), k=5, alpha=0.7)),
+        ({"optimizer": "looksam", "alpha": 0.0, "every": 2}, LookSAM(MOMENTUM, 0.05, k=2, alpha=0.0)),
+        ({"optimizer": "friendly-sam", "sigma": 0.5, "lmbda": 0.9}, SAM(MOMENTUM, 0.05, Friendly(0.5, 0.9))),
+        ({"optimizer": "exact-sam", "rho": 0.2}, ExactSAM(MOMENTUM, 0.2)),
+        ({"optimizer": "random-sam", "seed": 4}, SAM(MOMENTUM, 0.05, RandomDirection(4))),
+    ],
+)
+def test_a_config_makes_the_optimizer_that_it_names(options, expected):
+    assert make_optimizer(Config(schedule="constant", epochs=20, **options), steps_per_epoch=10) == expected
 
 
 def test_default_learning_rates_follow_the_optimizer():
