@@ -1,5 +1,7 @@
 """Lanczos, traces and densities against dense linear algebra."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,6 +137,22 @@ def test_the_trace_is_within_its_standard_error(net):
     estimate, error = trace(product, theta, rng(), samples=200)
     assert abs(estimate - exact) < 4 * error
     assert error == pytest.approx(trace(product, theta, rng(), samples=50)[1] / 2, rel=0.3)
+
+
+def test_a_traces_standard_error_is_that_of_its_samples():
+    H, z, said = symmetric(0, 4), [], rng()
+    for _ in range(3):
+        signs = 2 * said.integers(2, size=4) - 1
+        z.append(signs @ H @ signs)
+    estimate, error = trace(times(H), np.zeros(4), rng(), samples=3)
+    assert estimate == pytest.approx(np.mean(z))
+    assert error == pytest.approx(math.sqrt(sum((z - np.mean(z)) ** 2) / 2 / 3))  # of three, one is spent on the mean
+
+
+def test_without_curvature_the_leading_eigenvalue_is_0():
+    value, vector = power_iteration(times(np.zeros((3, 3))), np.zeros(3), rng())
+    assert value == 0
+    assert np.linalg.norm(vector) == pytest.approx(1)
 
 
 def test_the_error_of_a_trace_is_as_large_as_it_says():
