@@ -27,6 +27,7 @@ from minisam.nn import (
     Motion,
     Point,
     ReLU,
+    Residual,
     Tanh,
 )
 
@@ -366,6 +367,7 @@ def test_relu_and_tanh_are_elementwise():
     [
         (Linear(7, 5), (7,), 7 * 5),
         (Conv2d(2, 4, (5, 3), stride=2, padding=0), (9, 8, 2), (3 * 3) * (5 * 3) * 2 * 4),
+        (Residual((Conv2d(2, 4, 3),), (Conv2d(2, 4, 1),)), (5, 6, 2), (5 * 6) * (3 * 3 + 1) * 2 * 4),
         (ReLU(), (7,), 0),
         (MaxPool2d(2), (4, 4, 1), 0),
     ],

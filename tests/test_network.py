@@ -17,6 +17,7 @@ from minisam.kernels.threads import parallel
 from minisam.nn import (
     AvgPool2d,
     BatchLoss,
+    BatchNorm,
     Conv2d,
     Dropout,
     Env,
@@ -174,6 +175,14 @@ def test_predict_is_the_argmax_in_batches_of_any_size(net, seed, n, batch_size):
     classes = net.predict(theta, x, batch_size)
     assert classes.dtype == np.int64
     np.testing.assert_array_equal(classes, outputs.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "expected"), [([0, 0], [1, 1], 0), ([5, 0], [1, 1], 1), ([0, 0], [100, 0.01], 1)]
+)
+def test_predictions_are_made_with_the_running_statistics(mean, variance, expected):
+    net, theta = Sequential([BatchNorm(2)], (2,)), np.array([1.0, 1.0, 0.0, 0.0])
+    assert net.predict(theta, np.array([[3.0, 1.0]]), stats=np.array([*mean, *variance])) == expected
 
 
 def test_the_summary_counts_parameters_and_multiply_adds():
