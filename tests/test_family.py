@@ -174,6 +174,19 @@ def test_micro_batches_share_no_memory(inner):
         MicroBatched(inner, m=2)
 
 
+def test_every_example_counts_the_same_in_micro_batches_of_different_sizes():
+    rng = np.random.default_rng(0)
+    theta, x, y = rng.standard_normal(NET_SMOOTH.n_params), rng.standard_normal((8, 4)), rng.integers(3, size=8)
+    at_theta, g = MicroBatched(SAM(GD(lr=0.1), 0.3), m=5).gradient(theta, BatchLoss(NET_SMOOTH, x, y))
+    expected = 0
+    for part in (slice(0, 5), slice(5, 8)):
+        batch = BatchLoss(NET_SMOOTH, x[part], y[part])
+        slope = batch(theta).grad
+        expected += batch.n / 8 * batch(theta + 0.3 * slope / np.linalg.norm(slope)).grad
+    np.testing.assert_allclose(g, expected, rtol=1e-12)
+    assert at_theta.loss == pytest.approx(BatchLoss(NET_SMOOTH, x, y).value(theta))
+
+
 def test_numbers_may_be_numpys():
     theta = np.ones(3, np.float32)
     base = Clipped(GD(lr=np.float64(0.1)), np.float64(0.5))
