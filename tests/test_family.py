@@ -123,6 +123,14 @@ def test_on_a_step_without_rho_a_member_follows_its_base(member):
         assert np.allclose(theta, expected, rtol=0, atol=1e-7) == (step >= 2)
 
 
+def test_every_seed_and_step_has_a_random_direction_of_its_own_and_always_the_same_one():
+    theta = np.zeros(5)
+    keys = [(seed, step) for seed in (0, 1, 2) for step in (0, 1, 2)]
+    one, again = ([RandomDirection(seed)(theta, theta, step)[0].tolist() for seed, step in keys] for _ in range(2))
+    assert one == again
+    assert len(set(map(tuple, one))) == len(keys)
+
+
 def test_where_the_worst_point_has_no_slope_gsam_stays():
     """It does not climb the slope at θ, the only term left of its formula."""
     dead_there = lambda theta: Evaluation(0.0, np.array([1.0, 0.0]) * (theta[0] == 0))  # noqa: E731

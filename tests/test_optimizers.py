@@ -354,7 +354,12 @@ def test_eps_must_be_a_finite_number_above_0(eps):
         Adam(lr=0.1, eps=eps)
 
 
-@pytest.mark.parametrize("theta", [np.ones((3, 2)), np.ones(6)[::2], np.ones(6)[::-1]])
+def read_only(theta):
+    theta.flags.writeable = False
+    return theta
+
+
+@pytest.mark.parametrize("theta", [np.ones((3, 2)), np.ones(6)[::2], np.ones(6)[::-1], read_only(np.ones(6))])
 @pytest.mark.parametrize("wrap", [lambda base: base, SAM], ids=["base", "SAM"])
 @every_optimizer
 def test_theta_must_be_one_contiguous_vector(make, wrap, theta):
@@ -376,6 +381,15 @@ def test_moments_belong_to_one_theta(kind, wrap, other, got):
     with pytest.raises(ValueError, match=message):
         optimizer.step(other, Bowl([1.0]))
     assert (other == 1).all()
+
+
+@pytest.mark.parametrize(("g", "got"), [(np.ones(3), r"\(3,\) float64"), (np.ones(2, np.float32), r"\(2,\) float32")])
+@every_optimizer
+def test_a_gradient_unlike_theta_is_refused(make, g, got):
+    theta = np.ones(2)
+    with pytest.raises(ValueError, match=rf"gradient like theta, \(2,\) float64, got {got}$"):
+        make(lr=0.1).step(theta, lambda theta: Evaluation(0.0, g))
+    assert (theta == 1).all()
 
 
 def test_an_optimizer_must_say_how_it_updates():
