@@ -558,6 +558,20 @@ def test_gradcheck_names_a_gradient_that_was_never_assigned(slip):
         hvpcheck(Wrong(3, 3), x, params, rng)
 
 
+@pytest.mark.parametrize("method", ["tangent", "backward_tangent"])
+def test_hvpcheck_catches(method):
+    class Wrong(Tanh):
+        pass
+
+    def off_by_a_hundredth(self, *args):
+        right = getattr(Tanh, method)(self, *args)
+        return 1.01 * right if method == "backward_tangent" else (1.01 * right[0], right[1])
+
+    setattr(Wrong, method, off_by_a_hundredth)
+    x, _, rng = arrays(Tanh(), (3,), 2, seed=0)
+    assert hvpcheck(Wrong(), x, [], rng) > 1e-3
+
+
 def test_gradcheck_refuses_a_gradient_of_another_shape():
     class Wrong(Tanh):
         def backward(self, params, y, dy, grads, env):

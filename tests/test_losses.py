@@ -31,6 +31,26 @@ def test_the_gradient_of_the_squared_error_is_right(seed, N, K):
     assert losscheck(MeanSquaredError(), outputs, y) < 1e-7
 
 
+class WrongGradient(MeanSquaredError):
+    def __call__(self, outputs, y):
+        loss, slope = super().__call__(outputs, y)
+        return loss, 1.01 * slope
+
+    def tangent(self, outputs, y, outputs_dot):
+        return 1.01 * super().tangent(outputs, y, outputs_dot)
+
+
+class WrongTangent(MeanSquaredError):
+    def tangent(self, outputs, y, outputs_dot):
+        return 1.01 * super().tangent(outputs, y, outputs_dot)
+
+
+@pytest.mark.parametrize("wrong", [WrongGradient, WrongTangent])
+def test_losscheck_catches(wrong):
+    outputs, y = np.random.default_rng(0).standard_normal((2, 4, 3))
+    assert losscheck(wrong(), outputs, y) > 5e-3
+
+
 @given(seed=seeds, N=sizes, K=sizes, alpha=smoothings)
 def test_cross_entropy_is_its_definition(seed, N, K, alpha):
     logits, y = logits_and_labels(seed, N, K)
