@@ -161,6 +161,14 @@ def test_a_diverging_run_stops_and_says_where_and_what_to_try(data, optimizer):
     assert ("--rho" in str(failure.value)) == (optimizer == "sam")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_with_its_very_last_step_has_diverged_too(data):
+    """No loss is computed after that step."""
+    config = Config(optimizer="gd", lr=1e40, schedule="constant", epochs=1, batch_size=100)
+    with pytest.raises(Diverged, match=r"the loss became nan at epoch 1, step 1; lower --lr"):
+        train(config, data)
+
+
 def test_a_batch_larger_than_the_data_is_refused(data):
     with pytest.raises(ValueError, match="batch_size must be 1 to 100, got 101"):
         train(replace(TINY, batch_size=101), data)
