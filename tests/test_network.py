@@ -257,6 +257,23 @@ def test_layers_that_do_not_fit_are_named():
         Sequential([Conv2d(2, 3, 3), Flatten(), Linear(12, 3)], input_shape=(4, 5, 2))
 
 
+@pytest.mark.parametrize("size", [0, -4, 2.5, True])
+def test_an_input_has_sizes_from_1(size):
+    with pytest.raises(ValueError, match=f"a size in input_shape must be an integer ≥ 1, got {size}$"):
+        Sequential([Flatten()], input_shape=(3, size))
+
+
+@pytest.mark.parametrize(("shape", "got"), [((0,), r"\(0,\)"), ((3,), r"\(3,\)"), ((1, 4), r"\(1, 4\)")])
+def test_running_statistics_that_do_not_fit_are_refused(shape, got, rng):
+    net = Sequential([BatchNorm(2)], (2,))
+    theta, x, y = drawn(net, rng)
+    for use in (lambda stats: net.predict(theta, x, stats=stats), lambda stats: BatchLoss(net, x, y, stats=stats)):
+        with pytest.raises(ValueError, match=rf"running statistics stats of shape \(4,\), got {got}"):
+            use(np.zeros(shape))
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(0,\)"):
+        net.predict(theta, x)  # there is no batch whose statistics could replace them
+
+
 BAD_INPUTS = {
     "theta too short": (lambda t, x: (t[1:], x), ValueError, r"theta .*\(96,\), got \(95,\)"),
     "theta as a matrix": (lambda t, x: (t[None], x), ValueError, r"theta .* got \(1, 96\)"),

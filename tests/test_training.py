@@ -321,6 +321,15 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
         load_model(path)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf)])
+def test_a_normalisation_that_cannot_be_is_damage(tmp_path, mean, std):
+    net, normalise = build("mlp", (2, 2, 3), 2), Normalisation((1.0, 1.0, mean), (1.0, 1.0, std))
+    theta = np.zeros(net.n_params, np.float32)
+    save_model(tmp_path / "model.npz", Model(TINY, net, theta, net.init_stats(), ("cat", "dog"), normalise))
+    with pytest.raises(ValueError, match=rf"model\.npz is .*damaged \(mean .*{mean}.*, deviation .*{std}"):
+        load_model(tmp_path / "model.npz")
+
+
 def test_a_failed_write_leaves_the_old_model_and_nothing_else(tmp_path, model, monkeypatch):
     path = tmp_path / "model.npz"
     save_model(path, model)
