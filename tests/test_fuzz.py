@@ -188,6 +188,16 @@ def read_checkpoint(path):
         raise ValueError("passed over")
 
 
+@pytest.mark.parametrize("epochs", [[1, 2, 3, 4], [1, 3], [2], []])
+def test_a_history_of_other_epochs_than_a_run_of_three_can_have_is_damage(tmp_path, epochs, capsys):
+    checkpoints, kept, fresh = Checkpoints(tmp_path / "m.npz", every=1), state(4), state()
+    kept.history[:] = [kept.history[epoch - 1] for epoch in epochs]
+    checkpoints.keep(kept, RUN)
+    checkpoints.restore(fresh, RUN)
+    assert fresh.history == []
+    assert "the epochs of its history do not count from 1" in capsys.readouterr().err
+
+
 TASK = Task(Config(epochs=1), 0, 0, "cifar10", 4, 3, "0" * 64)
 
 

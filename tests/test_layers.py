@@ -446,6 +446,8 @@ def test_impossible_configurations_are_refused(make, message):
         (AvgPool2d(3), (5, 2, 1), r"AvgPool2d expected .*W ≥ 3.* got \(N, 5, 2, 1\)"),
         (MaxPool2d(2), (8,), r"MaxPool2d expected .* got \(N, 8\)"),
         (GlobalAvgPool2d(), (8,), r"GlobalAvgPool2d expected .* got \(N, 8\)"),
+        (BatchNorm(3), (4, 5, 2), r"BatchNorm expected x of shape \(N, …, 3\), got \(N, 4, 5, 2\)"),
+        (Residual((Linear(4, 3),)), (4,), r"Residual expected .* of one output shape, got \(3,\) and \(4,\)"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(layer, input_shape, message):
