@@ -49,17 +49,19 @@ def test_the_loop_is_what_its_parts_say(data):
     theta = net.init(keyed_rng(3, Stream.INIT))
     y = redraw_labels(data.y_train, 0.4, 10, seed=3)
     sam = SAM(Momentum(Cosine(0.02, steps=8), weight_decay=5e-4), rho=0.1)
-    losses = []
+    steps = []
     for epoch in range(2):
         order = keyed_rng(3, Stream.SHUFFLE, epoch).permutation(100)
         for i in range(0, 100, 32):
             chosen = order[i : i + 32]
             batch = BatchLoss(net, data.x_train[chosen], y[chosen])
-            losses.append((sam.step(theta, batch).loss, len(chosen)))
+            at_theta = sam.step(theta, batch)
+            steps.append((at_theta.loss, at_theta.accuracy, len(chosen)))
     assert np.array_equal(run.theta, theta)
     for epoch in range(2):
-        expected = sum(loss * n for loss, n in losses[4 * epoch : 4 * epoch + 4]) / 100
-        assert run.history[epoch]["loss"] == pytest.approx(expected)
+        loss, accuracy, n = zip(*steps[4 * epoch : 4 * epoch + 4], strict=True)
+        assert run.history[epoch]["loss"] == pytest.approx(np.dot(loss, n) / 100)
+        assert run.history[epoch]["accuracy"] == pytest.approx(np.dot(accuracy, n) / 100)
     assert run.test_error == np.mean(net.predict(theta, data.x_test) != data.y_test)
     assert run.train_error == np.mean(net.predict(theta, data.x_train) != y)
     assert np.array_equal(run.test_predictions, net.predict(theta, data.x_test))
