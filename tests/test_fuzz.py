@@ -302,7 +302,7 @@ def attempt(read, path):
             read(path)
         outcome = "read"
     except Endless:
-        raise AssertionError(f"more than {LINES} lines for a file of {path.stat().st_size} bytes") from None
+        raise AssertionError(f"more than {LINES} lines of Python for a file of {path.stat().st_size} bytes") from None
     except (ValueError, OSError) as error:
         outcome, text = "refused", str(error)
         assert text
@@ -325,7 +325,7 @@ def test_a_reader_that_never_ends_is_stopped(tmp_path):
 
     (tmp_path / "file").write_bytes(b"")
     before = sys.gettrace()
-    with pytest.raises(AssertionError, match=f"more than {LINES} lines for a file of 0 bytes"):
+    with pytest.raises(AssertionError, match=f"more than {LINES} lines of Python for a file of 0 bytes"):
         attempt(read, tmp_path / "file")
     assert sys.gettrace() is before
 

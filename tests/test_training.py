@@ -196,6 +196,7 @@ def test_a_config_survives_json_which_knows_no_infinity():
         ({"epochs": 0}, "epochs must be an integer ≥ 1, got 0"),
         ({"batch_size": 0}, "batch_size must be an integer ≥ 1, got 0"),
         ({"micro_batch": -1}, "micro_batch must be an integer ≥ 0, got -1"),
+        ({"optimizer": "sam", "m": 9, "micro_batch": 8}, "m must be at most micro_batch 8, got 9"),
         ({"warmup": 2, "epochs": 2}, "warmup must be 0 to epochs - 1, got 2"),
         ({"noise": 1.5}, r"noise must be in \[0, 1\], got 1.5"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
