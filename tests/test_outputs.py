@@ -215,8 +215,9 @@ def test_temporary_names_cannot_be_foreseen(tmp_path):
 def test_what_is_no_file_is_not_read(capsys):
     devices = ["/dev/zero"] if Path("/dev/zero").exists() else []
     for name in (".", *devices):
-        assert main(["evaluate", name]) == 1
-        assert f"expected a file, got {name}, which is a folder or a device" in capsys.readouterr().err
+        for words in (["evaluate", name], ["reproduce", "--from", name]):
+            assert main(words) == 1
+            assert f"expected a file, got {name}, which is a folder or a device" in capsys.readouterr().err
 
 
 def test_a_huge_file_is_not_read(monkeypatch, capsys):

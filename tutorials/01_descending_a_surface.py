@@ -135,7 +135,7 @@ show(reference.momentum_update)
 #
 # where the hats correct for $m$ and $v$ starting at 0: after $t$ steps, $\hat m = m / (1 - \beta_1^t)$ and
 # $\hat v = v / (1 - \beta_2^t)$. In the code these corrections are two numbers: `step_size` is
-# $\eta / (1 - \beta_1^t)$, and `root_bias2` is $\sqrt{1 - \beta_2^t}$.
+# $\eta / (1 - \beta_1^t)$, and `root_bias2` is $\sqrt{1 - \beta_2^t}$. (`decay` is for weight decay; 0 here.)
 
 # %%
 show(reference.adam_update)

@@ -21,7 +21,7 @@ from minisam.study.statistics import Interval, error_reduction, mean_error, rati
 from minisam.study.sweep import run_all
 from minisam.study.tasks import Outcome
 from minisam.training.environment import changes, together
-from minisam.training.files import Damaged, parse_json, reason
+from minisam.training.files import Damaged, parse_json, read_bytes, reason
 from minisam.training.loop import Diverged
 
 IMAGES = 500  # training images on which the sharpness of every run is measured
@@ -89,7 +89,7 @@ class Repeat(NamedTuple):
             OSError: it can't be read.
             Damaged: it is not a results.json, or it is damaged.
         """
-        raw = path.read_bytes()
+        raw = read_bytes(path)
         try:
             before = parse_json(raw)
             repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
