@@ -1,3 +1,6 @@
+import signal
+from contextlib import suppress
+
 import pytest
 from hypothesis import settings
 
@@ -6,6 +9,11 @@ from minisam.study import tasks
 
 settings.register_profile("minisam", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("minisam")
+
+
+with suppress(ValueError):  # not the main thread
+    # A shell's background job ignores Ctrl-C, and so would the commands that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -114,11 +114,12 @@ class _Pool:
         finished = np.zeros(1, np.int64)
 
         def attempt() -> None:
+            outcome: BaseException | None = None
             try:
                 work()
-                outcomes.put(None)
             except BaseException as error:
-                outcomes.put(error)
+                outcome = error
+            outcomes.put(outcome)  # exactly one: a second would stay unread, Ctrl-C among them
             finished[0] += 1
 
         for _ in range(n_helpers):
