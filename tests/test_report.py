@@ -76,6 +76,14 @@ def test_a_landscape_with_holes_is_drawn(tmp_path, odd):
         geometry_plots.landscape({"a": t, "b": t, "losses": np.full((3, 3), odd)}, "random", "a model")
 
 
+@pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2)])
+def test_there_are_two_panels_in_a_row_and_no_empty_rows(n, rows, columns):
+    summary = [{"model": "mlp", "noise": 0.2 * i, "n_train": 9} for i in range(n)]
+    figure, panels = plots.panels({"summary": summary})
+    assert len(panels) == n
+    assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
+
+
 MEASURED = {"eigenvalues": [9.0, 4.0, 1.0], "density": {"nodes": [0.0, 9.0], "weights": [0.9, 0.1]}, "rho": 0.05}
 MEASURED |= {"worst": [0.1, 0.2], "one step": 0.1, "random": [1e-4, -1e-5]}
 
