@@ -241,6 +241,21 @@ def test_a_config_makes_the_optimizer_that_it_names(options, expected):
     assert make_optimizer(Config(schedule="constant", epochs=20, **options), steps_per_epoch=10) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sam", SAM(MOMENTUM)),
+        ("asam", SAM(MOMENTUM, ascent=Adaptive())),
+        ("gsam", GSAM(MOMENTUM)),
+        ("looksam", LookSAM(MOMENTUM)),
+        ("friendly-sam", SAM(MOMENTUM, ascent=Friendly())),
+        ("exact-sam", ExactSAM(MOMENTUM)),
+    ],
+)
+def test_what_a_config_leaves_out_is_the_optimizers_own_default(name, expected):
+    assert make_optimizer(Config(optimizer=name, schedule="constant"), steps_per_epoch=10) == expected
+
+
 def test_default_learning_rates_follow_the_optimizer():
     assert Config().lr == 0.01
     assert Config(optimizer="gd").lr == 0.1
