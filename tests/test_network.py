@@ -663,6 +663,16 @@ def test_what_is_no_array_is_refused_by_its_name(call, message, rng):
         call(net, theta, x, y)
 
 
+@pytest.mark.parametrize("wrong", [lambda theta: theta[:-1], lambda theta: theta.astype(np.float32), np.ndarray.tolist])
+def test_the_loss_alone_refuses_the_weights_that_its_gradient_refuses(wrong, rng):
+    net = small_cnn()
+    theta, x, y = drawn(net, rng)
+    batch = BatchLoss(net, x, y)
+    for evaluate in (batch, batch.value):
+        with pytest.raises((TypeError, ValueError), match="theta"):
+            evaluate(wrong(theta))
+
+
 def test_a_single_image_is_an_error_of_x_not_of_the_labels(rng):
     net = small_cnn()
     _, x, y = drawn(net, rng)

@@ -128,6 +128,8 @@ def test_another_run_or_a_newer_format_is_refused_with_the_difference(tmp_path, 
             train(config, data, checkpoints=checkpoints)
     with pytest.raises(ValueError, match="is of another run: diagnostics was False, is True"):
         train(TINY, data, diagnostics=True, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match="is of another run: path was False, is True"):
+        train(TINY, data, path=[], checkpoints=checkpoints)
     with pytest.raises(ValueError, match=r"is of another run: data was [0-9a-f]{64}, is [0-9a-f]{64}"):
         train(TINY, Prepared.of(synthetic(41, 20)), checkpoints=checkpoints)
     rewrite(tmp_path / "m.checkpoints" / "epoch-0004.npz", lambda about: about.update(format=99))
