@@ -55,6 +55,26 @@ def test_a_full_disk_keeps_no_machine_code_but_stops_nobody(tmp_path):
     assert in_a_new_process(tmp_path, room=100) == "12.0 True True"
 
 
+@jit
+def test_where_no_folder_can_be_written_a_kernel_is_compiled_all_the_same(monkeypatch):
+    njit = numba.njit
+
+    def without_a_folder(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(function, **options)
+
+    def double(x):
+        x *= 2
+
+    monkeypatch.setattr(numba, "njit", without_a_folder)
+    monkeypatch.setattr(compiled, "_kernels", [])
+    kernel, x = compiled.kernel("void(T[::1])")(double), np.ones(3)
+    kernel.compile(x.dtype)
+    kernel.run(x)
+    assert x.tolist() == [2, 2, 2]
+
+
 class Slow:
     """A kernel that takes its time."""
 
