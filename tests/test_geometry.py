@@ -150,6 +150,13 @@ def test_toys_are_drawn(capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+def test_toys_that_could_not_be_kept_are_not_drawn(capsys, monkeypatch):
+    monkeypatch.setattr("minisam.study.toy_plots.toys", lambda _: pytest.fail("drawn"))
+    Path("file").write_bytes(b"")
+    assert main(["toy", "--out", "file/t"]) == 1
+    assert f"can't write to output folder {Path('file/t')}: " in capsys.readouterr().err
+
+
 def test_train_keeps_its_path(capsys):
     words = ["train", "--dataset", "synthetic", "--n-train", "100", "--epochs", "2", "--path", "p.npz"]
     assert main(words) == 0
