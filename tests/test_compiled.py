@@ -93,3 +93,14 @@ def test_only_compiling_is_announced(monkeypatch, capsys, is_compiled):
     monkeypatch.setattr(compiled, "_compiled", set())
     compiled.compile_all(np.dtype(np.float32))
     assert ("compiling the float32 kernels" in capsys.readouterr().err) == is_compiled
+
+
+@jit
+def test_each_type_is_compiled_once_in_a_process(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Slow, "compile", lambda _, dtype: asked.append(dtype))
+    monkeypatch.setattr(compiled, "_kernels", [Slow(True)])
+    monkeypatch.setattr(compiled, "_compiled", set())
+    for dtype in (np.dtype(np.float32), np.dtype(np.float64)) * 2:
+        compiled.compile_all(dtype)
+    assert asked == [np.float32, np.float64]
