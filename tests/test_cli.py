@@ -232,6 +232,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("reproduce --seeds 0", "seeds must be an integer ≥ 1, got 0"),
         ("reproduce --jobs 0", "jobs must be an integer ≥ 1, got 0"),
         ("reproduce --out file/sub", "file/sub"),
+        ("reproduce --preset cifar100 --dataset cifar10", "cifar100 needs cifar100, got --dataset cifar10"),
         ("evaluate missing.npz", "missing.npz"),
         ("evaluate file", "file is damaged, or not an .npz file"),
     ],
