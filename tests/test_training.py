@@ -149,6 +149,14 @@ def test_evaluation_on_the_way_changes_nothing(data):
     assert np.array_equal(seen.theta, train(replace(TINY, epochs=4), data).theta)
 
 
+def test_kernels_are_compiled_before_the_clock_starts(data, monkeypatch):
+    events = []
+    monkeypatch.setattr("minisam.training.loop.compile_all", lambda dtype: events.append(dtype.name))
+    monkeypatch.setattr("minisam.training.loop.time.perf_counter", lambda: float(len(events)))
+    run = train(replace(TINY, epochs=1), data)
+    assert (events, run.seconds) == (["float32"], 0.0)
+
+
 def test_training_learns_and_overfits_noise():
     data = Prepared.of(synthetic(n_train=200, n_test=100))
     run = train(Config(epochs=30, batch_size=16, noise=0.4, weight_decay=0.0), data)
