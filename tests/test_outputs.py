@@ -1,5 +1,6 @@
 """A finished training is never lost, whatever becomes of its other outputs; and no file is replaced by mistake."""
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from minisam.cli import main
+from minisam.cli.streams import Lasting
 from minisam.training import load_model
 from minisam.training.files import TEMPORARY, replacing
 
@@ -130,6 +132,10 @@ def test_a_reader_that_goes_away_does_not_stop_a_training(tmp_path, stream):
     os.close(writing)
     assert ended.returncode == (1 if stream == "stdout" else 0)  # its results could not be shown
     assert load_model("m.npz").config.optimizer == "sam"
+
+
+def test_a_stream_that_lasts_says_like_any_other_how_much_was_written():
+    assert Lasting(io.StringIO()).write("three") == 5
 
 
 # --- by default -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from minisam.cli import main
 from minisam.data import synthetic
 from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
-from minisam.study.experiment_plots import PICTURES
+from minisam.study.experiment_plots import PICTURES, gains
 from minisam.study.experiments import Arm, Experiment, smoke
 from minisam.study.recipes import MAIN
 from minisam.study.report import write_report
@@ -74,6 +74,17 @@ def test_a_landscape_with_holes_is_drawn(tmp_path, odd):
     assert (tmp_path / "l.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="the loss is NaN or infinite everywhere: draw a smaller piece"):
         geometry_plots.landscape({"a": t, "b": t, "losses": np.full((3, 3), odd)}, "random", "a model")
+
+
+def test_a_gain_is_drawn_with_its_interval_if_it_has_one():
+    def lines(low, high):
+        row = {"model": "mlp", "noise": 0.0, "n_train": 9, "baseline": "old", "candidate": "new"}
+        row |= {"error_reduction": 0.25, "ci_low": low, "ci_high": high}
+        (ax,) = gains({"config": {"pairs": [("old", "new")]}, "summary": [row], "comparisons": [row]}).axes
+        return [list(line.get_xdata()) for line in ax.lines]
+
+    assert lines(0.125, 0.5) == [[12.5, 50], [25], [0, 0]]  # interval, gain, the line of no gain
+    assert lines(None, None) == [[25], [0, 0]]
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2)])
