@@ -137,6 +137,7 @@ def counted(monkeypatch):
 def test_finished_runs_are_found_not_done_again(tmp_path, dataset, expected, counted, capsys):
     run_all(CONFIGS[:2], dataset, folder=tmp_path)
     assert counted == CONFIGS[:2]
+    assert "already" not in capsys.readouterr().err  # nothing was found
     outcomes = run_all(CONFIGS, dataset, folder=tmp_path)
     assert counted == CONFIGS
     assert numbers(outcomes) == numbers(expected)
