@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from minisam.data import cifar, load, sources
 from minisam.data.cifar import LABELS, LAYOUTS, available, find_cifar, load_cifar
+from minisam.data.records import unpickle
 
 
 def py2(value):
@@ -461,13 +462,63 @@ def test_damaged_archive_is_named(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_member_larger_than_any_official_one_is_not_read(tmp_path, monkeypatch):
-    archive = write_archive(tmp_path, *official_files("cifar10"))
-    monkeypatch.setattr(cifar, "LARGEST", 4 * 3073)
-    assert len(load_cifar("cifar10", archive).x_train) == 4  # exactly as large is not too large
-    monkeypatch.setattr(cifar, "LARGEST", 4 * 3073 - 1)
-    with pytest.raises(ValueError, match="12292 bytes in one file, at most 12291"):
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+def test_more_than_the_official_ones_have_is_not_read(tmp_path, monkeypatch, write):
+    layout, files = official_files("cifar10")
+    place, total = write(tmp_path, layout, files), sum(map(len, files.values()))
+    monkeypatch.setattr(cifar, "LARGEST", total)
+    assert len(load_cifar("cifar10", place).x_train) == 4  # exactly as much is not too much
+    monkeypatch.setattr(cifar, "LARGEST", total - 1)
+    with pytest.raises(ValueError, match=rf"at most .*{total - 1}"):
+        load_cifar("cifar10", place)
+
+
+def test_an_archive_of_very_many_members_is_not_read_to_its_end(tmp_path):
+    archive = write_archive(tmp_path, *official_files("cifar10"), *(tarfile.TarInfo(f"{i}") for i in range(200)))
+    with pytest.raises(ValueError, match=r"101 members of .*, at most 100"):
         load_cifar("cifar10", archive)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_long_headers_are_not_parsed(tmp_path, kind):
+    """tarfile reads them whole, and may take a time that grows with the square of their length."""
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, 1 << 16
+    raw = header.tobuf(tarfile.GNU_FORMAT) + b"1" * (1 << 16)
+    path = tmp_path / LAYOUTS["cifar10"][0].archive
+    path.write_bytes(gzip.compress(raw + bytes(1024)))
+    with pytest.raises(ValueError, match="an extended header of 65536 bytes"):
+        load_cifar("cifar10", path)
+
+
+# {"a": [encode(text), encode(text), …]}, with one text
+TWENTY_TIMES = b"\x80\x02}X\1\0\0\0a(c_codecs\nencode\nq\0X\x10\0\0\0" + b"x" * 16 + b"q\1X\6\0\0\0latin1q\2\x86Rq\3"
+TWENTY_TIMES += b"h\0h\1h\2\x86R" * 20 + b"ls."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({1: "one"}), "a string, got 1"),
+        (pickle.dumps({1: "one"}, 0), "a string, got 1"),  # DICT, in the oldest protocol
+        (pickle.dumps({("deep",): 1}), "a string, got tuple"),
+        (pickle.dumps({"a": {1, 2}}, 4), "refused this pickle"),
+        (pickle.dumps({"a": frozenset([1])}, 4), "refused this pickle"),
+        (TWENTY_TIMES, "more than it holds"),
+    ],
+)  # fmt: skip
+def test_what_would_take_very_long_or_much_memory_is_refused(content, message):
+    with pytest.raises(ValueError, match=message):
+        unpickle(content, "data_batch_1")
+
+
+def test_class_names_must_be_printable(tmp_path):
+    layout, files = official_files("cifar10")
+    folder, names = write_folder(tmp_path, layout, files), files["batches.meta.txt"].split()
+    for name in (b"\x1b[31mred", b"x" * 101):
+        (folder / "batches.meta.txt").write_bytes(b"\n".join([name, *names[1:]]))
+        with pytest.raises(ValueError, match=r"batches\.meta\.txt: expected class names of at most 100 printable"):
+            load_cifar("cifar10", folder)
 
 
 @pytest.mark.parametrize("version", ["binary", "python2", "python3-protocol4", "python3-arrays"])

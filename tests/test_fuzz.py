@@ -243,7 +243,8 @@ def seeds(folder):
     add("checkpoint", read_checkpoint, path, mutate_npz, mutate_npz)
     (folder / "model.npz").write_bytes(path.read_bytes())
     add("model", read_model, folder / "model.npz", mutate_npz, mutate_npz)
-    record = {"config": asdict(TASK.config), "environment": {}, "test_error": 0.5, "history": [], "geometry": None}
+    record = {"config": TASK.config.record(), "environment": {}, "test_error": 0.5, "train_error": 0.25, "seconds": 1.0}
+    record |= {"gradient_evaluations": 1, "history": [{"epoch": 1}], "weights": "0" * 64, "geometry": None}
     Store(folder / "runs").keep(TASK, Outcome(record, np.zeros(3, np.uint8)))
     add("stored run", read_run, next((folder / "runs").glob("*.npz")), mutate_npz, mutate_npz)
     arm = Arm("SAM", 32, Config(optimizer="sam", epochs=1, batch_size=32))

@@ -174,7 +174,7 @@ def test_train_keeps_its_path(capsys):
         ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
         ("sharpness {sam} --images 0", r"--images must be 1 to 300 \(all there are\), got 0"),
         ("landscape {sam} --along path", "along the path needs --path"),
-        ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\), got \(3, 5\)"),
+        ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\) float32, got \(3, 5\)"),
         ("landscape {sam} --line --along path", "expected directions random or eigenvectors, got path"),
         ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds no thetas, but theta$"),
         ("landscape {sam} --along path --path names.npz", "names.npz: expected thetas of numbers, got dtype <U1"),

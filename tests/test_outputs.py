@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from minisam.cli import main
 from minisam.cli.streams import Lasting
-from minisam.training import load_model
+from minisam.training import Checkpoints, load_model, train
 from minisam.training.files import TEMPORARY, replacing
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
@@ -102,7 +103,8 @@ def test_a_model_is_saved_whatever_becomes_of_the_rest(monkeypatch, capsys):
     assert "SAM(Momentum) on synthetic: test error" in out  # the numbers are not lost either
     assert "Weights of every epoch not saved: [Errno 28] No space left on device: 'p.npz'; Picture" in last_line(err)
     theta = load_model("m.npz").theta
-    assert main([*TRAIN, *outputs, "--resume", "--overwrite"]) == 0  # as the message says
+    assert "the same command with --resume (and --overwrite) goes on from the last of m.checkpoints" in err
+    assert main([*TRAIN, *outputs, "--resume", "--overwrite"]) == 0
     assert "resumed after epoch 2" in capsys.readouterr().err
     assert np.array_equal(load_model("m.npz").theta, theta)
     assert files() == {"m.npz", "p.npz", "d.png"}
@@ -138,6 +140,75 @@ def test_a_stream_that_lasts_says_like_any_other_how_much_was_written():
     assert Lasting(io.StringIO()).write("three") == 5
 
 
+def test_a_file_that_appears_during_the_training_is_not_replaced(monkeypatch, capsys):
+    def train_while_others_write(*arguments):
+        Path("m.npz").write_bytes(b"precious")
+        return train(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minisam.cli.train.train", train_while_others_write)
+        assert main([*TRAIN, "--save", "m.npz"]) == 1
+    assert "Model not saved: m.npz has appeared during the training" in capsys.readouterr().err
+    assert Path("m.npz").read_bytes() == b"precious"
+    Path("m.npz").rename("theirs.npz")
+    assert main([*TRAIN, "--save", "m.npz", "--resume"]) == 0
+    assert "resumed after epoch 2" in capsys.readouterr().err
+
+
+def test_checkpoints_that_cannot_be_written_stop_no_training(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "m.checkpoints/epoch-0001.npz")
+
+    monkeypatch.setattr(Checkpoints, "keep", full)
+    assert main([*TRAIN, "--save", "m.npz", "--save-every", "1"]) == 0
+    assert (
+        capsys.readouterr().err.count("No space left on device: 'm.checkpoints/epoch-0001.npz'; the training goes") == 2
+    )
+    assert load_model("m.npz").config.optimizer == "sam"
+
+
+def test_only_its_own_checkpoints_are_deleted(capsys):
+    Path("m.checkpoints").mkdir()
+    others = {"epoch-0001.npz": b"notes", "epoch-0099.npz": b"", "notes.txt": b"more"}
+    for name, content in others.items():
+        Path("m.checkpoints", name).write_bytes(content)
+    assert main([*TRAIN, "--save", "x.npz", "--path", "m.checkpoints/../m.checkpoints/p.npz"]) == 1
+    Path("m.checkpoints/epoch-0002.npz").mkdir()
+    assert main([*TRAIN, "--save", "m.npz", "--save-every", "1", "--resume"]) == 0
+    assert "and now called epoch-0099.npz.damaged" in capsys.readouterr().err
+    kept = {Path(name).name: Path(name).read_bytes() for name in files("m.checkpoints")}
+    kept.pop(".lock", None)
+    assert kept == {"epoch-0001.npz.damaged": b"notes", "epoch-0099.npz.damaged": b"", "notes.txt": b"more"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_link_to_nowhere_is_not_replaced(capsys):
+    Path("m.npz").symlink_to("unmounted/m.npz")
+    assert main([*TRAIN, "--save", "m.npz"]) == 1
+    assert "--save m.npz exists: choose another name" in capsys.readouterr().err
+    assert Path("m.npz").is_symlink()
+
+
+def test_results_of_another_experiment_are_not_replaced(capsys):
+    Path("out").mkdir()
+    Path("out/results.json").write_text(json.dumps({"config": {"preset": "quick"}}))
+    assert main(["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--out", "out"]) == 1
+    assert "out has the results of quick: choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--optimizer", "looksam"], ["--optimizer", "sam", "--every", "3"]])
+def test_diagnostics_of_epochs_without_a_climb_are_drawn(words):
+    assert main([*TRAIN[:-2], "--epochs", "4", *words, "--save", "m.npz", "--diagnostics", "d.png"]) == 0
+    assert Path("d.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_closed_streams_stop_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main([*TRAIN, "--save", "m.npz"]) == 0
+    assert Path("m.npz").exists()
+
+
 # --- by default -----------------------------------------------------------------------------------
 
 
@@ -146,10 +217,14 @@ def test_a_training_keeps_its_model_somewhere_announced(capsys):
     (file,) = re.findall(r"^Model saved: (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert re.fullmatch(r"minisam-results.models.mlp-sam-seed0-[0-9a-f]{8}\.npz", file)
     theta = load_model(file).theta
-    assert main(TRAIN) == 0  # the same training, the same place
-    assert main([*TRAIN, "--rho", "0.1"]) == 0  # another one
-    assert len(files()) == 2
-    assert np.array_equal(load_model(file).theta, theta)
+    before = Path(file).read_bytes()
+    assert main(TRAIN) == 0  # nothing is replaced
+    assert main([*TRAIN, "--rho", "0.1"]) == 0  # another training
+    assert len(files()) == 3
+    assert Path(file).read_bytes() == before
+    assert np.array_equal(load_model(file.replace(".npz", "-2.npz")).theta, theta)
+    assert main([*TRAIN, "--overwrite"]) == 0
+    assert len(files()) == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
@@ -210,6 +285,48 @@ def test_a_lock_is_no_link(capsys):
     assert Path("precious").read_bytes() == b"precious"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_checkpoints_are_in_no_folder_of_others(capsys):
+    """Through a planted link, files of the same names would be replaced and deleted elsewhere."""
+    Path("others").mkdir()
+    for name in ("epoch-0001.npz", ".lock", ".minisam-abc.tmp"):
+        Path("others", name).write_bytes(b"precious")
+    Path("m.checkpoints").symlink_to("others")
+    before = files()
+    for words in ([], ["--resume"]):
+        assert main([*TRAIN, "--save", "m.npz", *words]) == 1
+        assert "expected a folder of minisam's own, got m.checkpoints, which is a link" in capsys.readouterr().err
+    Path("out").mkdir()
+    Path("out/runs").symlink_to("../others")
+    assert main(["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--out", "out"]) == 1
+    assert "got out/runs, which is a link" in capsys.readouterr().err
+    assert files() == before | {"out/runs"}
+
+
+IN_A_POOL = """
+from minisam.data import synthetic
+from minisam.study import run_all
+from minisam.training import Config
+if __name__ == "__main__":
+    run_all([Config(epochs=1, batch_size=8, seed=seed) for seed in (0, 1)], synthetic(8, 8), jobs=2)
+"""
+
+
+def test_workers_run_nothing_that_lies_in_the_current_folder(tmp_path):
+    Path("socket.py").write_text("open('was here', 'w')")
+    Path("script.py").write_text(IN_A_POOL)
+    ended = subprocess.run([sys.executable, "-P", "script.py"], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert not Path("was here").exists()
+
+
+def test_pictures_start_no_latex():
+    Path("matplotlibrc").write_text("text.usetex: True")
+    code = "import matplotlib, minisam.study.plots; print(matplotlib.rcParams['text.usetex'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout.strip() == "False"
+
+
 def test_temporary_names_cannot_be_foreseen(tmp_path):
     names = set()
     for _ in range(3):
@@ -243,6 +360,23 @@ def test_compressed_files_are_named_as_such(capsys):
         assert main(["evaluate", name]) == 1
         expected = f"expected an uncompressed .npz file, as np.savez writes it, got {name} with {holds}"
         assert expected in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_parts_of_one_name_are_refused(capsys):
+    """Each look-up of a name would read the same large part again."""
+    with zipfile.ZipFile("m.npz", "w") as archive:
+        for _ in range(2):
+            archive.writestr("theta.npy", b"")
+    assert main(["evaluate", "m.npz"]) == 1
+    assert "m.npz is damaged, or not an .npz file" in capsys.readouterr().err
+
+
+def test_an_error_is_a_line_of_bounded_length(capsys):
+    assert main(["evaluate", "no\nsuch\n" + "m" * 2000]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert len(err) < 1100
 
 
 def test_a_foreign_model_sends_nothing_to_the_terminal(capsys):

@@ -167,7 +167,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatc
     message = capsys.readouterr().err
     assert "epoch-0003.npz is damaged, or not an .npz file: passed over" in message
     assert ("resumed after epoch 2" in message) == (damaged == 1)
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["epoch-0003.npz", "epoch-0004.npz"]
+    names = {"epoch-0003.npz", "epoch-0004.npz"} | {f"{path.name}.damaged" for path in (newest, older)[:damaged]}
+    assert {path.name for path in checkpoints.folder.iterdir()} == names
 
 
 def test_damaged_checkpoints_of_later_epochs_do_not_displace_new_ones(tmp_path, data, monkeypatch):
@@ -191,7 +192,7 @@ def test_a_checkpoint_that_is_no_file_is_passed_over(tmp_path, data, monkeypatch
     (checkpoints.folder / "epoch-0003.npz").mkdir()
     train(replace(TINY, epochs=4), data, checkpoints=Checkpoints(tmp_path / "m.npz", every=9))
     message = capsys.readouterr().err
-    assert message.count("which is a folder or a device: passed over") == 2
+    assert message.count("which is a folder or a device: passed over") == 1
     assert "resumed after epoch 1" in message
 
 
@@ -222,6 +223,42 @@ def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, 
     assert f"is not a checkpoint, or it is damaged ({text}): passed over" in message
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda about: about.update(classes=["a", "b"]), "its .* that of another run|expected"),
+        (lambda about: about["config"].update(epochs=200), "its config is that of another run"),
+        (lambda about: about["normalisation"].update(mean=[1.0, 2.0, 3.0]), "its normalise is that of another run"),
+        (lambda about: about["history"][0].pop("diagnostics"), "no 'diagnostics'"),
+        (lambda about: about["history"][0].update(diagnostics=None), "its history has no diagnostics"),
+        (lambda about: about["history"][0].update(gradient_evaluations=10**300), "a number of over 63 bits"),
+        (lambda about: about["history"][0].update(diagnostics={"\x1b[31m": 1.0}), "a text that can't be printed"),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_damaged(tmp_path, data, change, text, capsys):
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=4)
+    whole = train(TINY, data, diagnostics=True, checkpoints=checkpoints)
+    rewrite(checkpoints.paths()[0], change)
+    again = train(TINY, data, diagnostics=True, checkpoints=checkpoints)
+    assert again.theta.tobytes() == whole.theta.tobytes()
+    message = capsys.readouterr().err
+    assert re.search(rf"damaged \(.*({text}).*\): passed over", message)
+
+
+@pytest.mark.parametrize("path", [np.zeros((2, 3), np.float32), np.array("path")])
+def test_a_path_that_does_not_fit_is_damage(tmp_path, data, path, capsys):
+    checkpoints, kept = Checkpoints(tmp_path / "m.npz", every=4), []
+    train(TINY, data, path=kept, checkpoints=checkpoints)
+    newest = checkpoints.paths()[0]
+    with np.load(newest) as file:
+        arrays = dict(file)
+    np.savez(newest, **arrays | {"path": path})
+    again = []
+    train(TINY, data, path=again, checkpoints=checkpoints)
+    assert np.array_equal(again, kept)
+    assert "its path has shape" in capsys.readouterr().err
+
+
 # --- as a user sees it ----------------------------------------------------------------------------
 
 OPTIONS = ["--dataset", "synthetic", "--n-train", "256", "--optimizer", "sam", "--base", "adam", "--augment"]
@@ -232,7 +269,7 @@ def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["train", *OPTIONS, "--epochs", "2"]
     assert main([*options, "--save", "m.npz", "--save-every", "0"]) == 1
-    assert "every must be an integer ≥ 1, got 0" in capsys.readouterr().err
+    assert "--save-every must be an integer ≥ 1, got 0" in capsys.readouterr().err
     monkeypatch.setattr(Checkpoints, "delete", lambda _: None)  # as if interrupted before the end
     assert main([*options, "--save", "m.npz", "--save-every", "1"]) == 0
     first = load_model("m.npz").theta

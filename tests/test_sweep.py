@@ -1,5 +1,6 @@
 """Many runs: the same numbers whoever computes them, nothing done twice, nothing lost with a worker."""
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from minisam.study.executors import dask_executor
 from minisam.study.store import Store
 from minisam.study.tasks import Task, work
 from minisam.training import Config
+from minisam.training.files import read_arrays, write_arrays
 
 TINY = Config(epochs=2, batch_size=32)
 CONFIGS = [TINY, replace(TINY, optimizer="sam", seed=1), replace(TINY, optimizer="adam", noise=0.4)]
@@ -163,6 +165,44 @@ def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted)
     one.write_bytes(two.read_bytes())
     assert numbers(run_all(CONFIGS, dataset, folder=tmp_path)) == numbers(expected)
     assert len(counted) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(model="<img src=x>"),
+        lambda record: record.update(test_error=-5.0),
+        lambda record: record.update(test_error="none"),
+        lambda record: record.update(train_error=float("nan")),
+        lambda record: record.pop("environment"),
+        lambda record: record.update(environment=["\x1b[31m"]),
+        lambda record: record.update(weights=3),
+        lambda record: record.update(history=[]),
+        lambda record: record["config"].update(lr=0.5),
+        lambda record: record.update(geometry={"eigenvalues": [1.0], "trace": 1.0, "worst": [1.0]}),
+        lambda record: record["geometry"].update(trace="flat"),
+        lambda record: record.update(diverged="x" * 2000),
+    ],
+)
+def test_what_a_kept_run_says_is_checked(tmp_path, dataset, change, capsys):
+    (outcome,) = run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    arrays = read_arrays(path)
+    about = json.loads(str(arrays["about"]))
+    change(about["outcome"])
+    write_arrays(path, arrays | {"about": np.array(json.dumps(about))})
+    assert numbers(run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)) == numbers([outcome])
+    assert "is damaged" in (message := capsys.readouterr().err)
+    assert "the run is done again" in message
+    assert "\x1b[31m" not in message
+
+
+def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):
+    run_all(CONFIGS[:1], dataset, folder=tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    for predictions in (np.zeros(3, np.uint8), np.zeros(40), np.full(40, "a")):
+        write_arrays(path, read_arrays(path) | {"predictions": predictions})
+        assert numbers(run_all(CONFIGS[:1], dataset, folder=tmp_path)) == numbers(expected[:1])
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, dataset, monkeypatch, capsys):

@@ -31,7 +31,7 @@ from minisam.cli import data, evaluate, landscape, reproduce, sharpness, toy, tr
 from minisam.cli.parser import Parser
 from minisam.cli.streams import Lasting, Printable
 from minisam.kernels import set_threads
-from minisam.training.files import printable
+from minisam.training.files import brief
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     with suppress(ValueError):  # only the main thread may set a handler
         signal.signal(signal.SIGTERM, _terminated)
+    os.environ["PYTHONSAFEPATH"] = "1"  # processes that Python starts run nothing that lies in the current folder
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("minisam: error: there is not enough memory for this", file=sys.stderr)
             return 1
         except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-            print(f"minisam: error: {printable(str(error))}", file=sys.stderr)
+            print(f"minisam: error: {brief(error, 1000)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as stop:
             print("minisam: interrupted", file=sys.stderr)

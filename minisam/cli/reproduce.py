@@ -6,7 +6,7 @@ an interrupted command goes on where it was.
 """
 
 import argparse
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment
 from minisam.training.environment import changes
-from minisam.training.files import require_writable
+from minisam.training.files import Damaged, brief, parse_json, read_bytes, require_writable
 
 JOBS = 4  # at most, unless --jobs says otherwise
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
         repeat.require_same_images(datasets[name])
     folder = args.out or Path("minisam-results") / ("full" if name == "full" else f"{datasets[name].name}-{name}")
     require_writable(folder)
+    _require_own_results(folder, name)
     if repeat and (folder / "results.json").exists():
         raise ValueError(f"{folder} already has results, which would only be read again: remove it, or choose --out")
     found = {}
@@ -68,6 +69,15 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{markdown(main_table(found))}\n\nThe whole study: {write_study(folder, found)}")
     if repeat:
         _say_what_differs(repeat, found[name])
+
+
+def _require_own_results(folder: Path, name: str) -> None:
+    """Raise ValueError if the folder has the results of another experiment, which would be replaced."""
+    if (file := folder / "results.json").exists():
+        with suppress(Damaged, ValueError, KeyError, TypeError):
+            held = parse_json(read_bytes(file))["config"]["preset"]
+            if held != name:
+                raise FileExistsError(f"{folder} has the results of {brief(held)}: choose another --out")
 
 
 def _jobs() -> int:

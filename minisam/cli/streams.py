@@ -1,6 +1,7 @@
 """What a command prints to: streams that end no training, and send nothing to a terminal that it would obey."""
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 from minisam.training.files import printable
@@ -10,7 +11,7 @@ class Lasting:
     """A stream whose reader may go away, as `head` does: what is written is lost then, but no training with it."""
 
     def __init__(self, stream: Any) -> None:
-        self.stream = stream
+        self.stream = StringIO() if stream is None else stream  # None: it was closed before the start
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:

@@ -7,7 +7,9 @@ to `--save`, for `minisam evaluate`, `sharpness` and `landscape`; on the way che
 
 import argparse
 import hashlib
+import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field, fields
@@ -16,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from minisam.checks import Count, require
 from minisam.cli.options import Commands, add_command, load_images
 from minisam.training import Checkpoints, Config, Diverged, Model, Prepared, network, save_model, train
 from minisam.training.files import replacing, require_writable, write_arrays
@@ -75,11 +78,10 @@ def run(args: argparse.Namespace) -> None:
     data = Prepared.of(dataset)
     net = network(config, data)
     print(f"{net.summary()}\n", flush=True)
-    file = args.save or _default_place(config, data)
+    file = args.save or _default_place(config, data, args.overwrite)
     require_writable(file.parent)
-    checkpoints = Checkpoints(
-        file, max(1, config.epochs // CHECKPOINTS) if args.save_every is None else args.save_every
-    )
+    require("--save-every", args.save_every, Count | None)
+    checkpoints = Checkpoints(file, args.save_every or max(1, config.epochs // CHECKPOINTS))
     path: list[np.ndarray] | None = None if args.path is None else []
     with checkpoints.held():
         if (kept := checkpoints.paths()) and not args.resume:
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
         except Diverged:
             checkpoints.delete()  # they lead nowhere else
             raise
-        except (KeyboardInterrupt, OSError, MemoryError):  # OSError: such as a full disk
+        except (KeyboardInterrupt, MemoryError):
             if kept := checkpoints.paths():
                 print(f"kept: {kept[0]}; the same command with --resume goes on from there", file=sys.stderr)
             raise
@@ -99,13 +101,13 @@ def run(args: argparse.Namespace) -> None:
             "Weights of every epoch": (args.path, lambda file: write_arrays(file, {"thetas": np.array(path)})),
             "Picture of the diagnostics": (args.diagnostics, lambda file: _draw_diagnostics(done.history, file)),
         }
-        failures = list(_save(writers))
+        failures = list(_save(writers, args.overwrite))
         print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
         print(f"{done.train_error:.2%}, {done.gradient_evaluations:,} gradients, {done.seconds:.1f} s")
         if args.diagnostics:
             _print_diagnostics(done.history)
         if failures:
-            cure = "the same command with --resume --overwrite saves without training again"
+            cure = f"the same command with --resume (and --overwrite) goes on from the last of {checkpoints.folder}"
             raise OSError(f"{'; '.join(failures)}; {cure}")
         checkpoints.delete()
 
@@ -120,12 +122,12 @@ def _require_places(args: argparse.Namespace) -> None:
         if file.suffix.lower() not in endings:
             hint = "" if file.suffix or not file.name else f": did you mean {file.name}{endings[0]}?"
             raise ValueError(f"{option} expected a name ending in {' or '.join(endings)}, got {file}{hint}")
-        if file.parent.suffix == ".checkpoints":
+        if any(folder.suffix == ".checkpoints" for folder in file.resolve().parents):
             raise ValueError(f"{option} expected another folder: files in {file.parent} come and go")
         require_writable(file.parent)
         if file.is_dir():
             raise ValueError(f"{option} expected the name of a file, got the folder {file}")
-        if file.exists() and not args.overwrite:
+        if os.path.lexists(file) and not args.overwrite:
             raise ValueError(f"{option} {file} exists: choose another name, or add --overwrite to replace it")
         same = str(file.resolve()).casefold()  # some file systems take M.npz for m.npz
         if same in places:
@@ -133,19 +135,23 @@ def _require_places(args: argparse.Namespace) -> None:
         places[same] = option
 
 
-def _default_place(config: Config, data: Prepared) -> Path:
-    """A name for the model that only another training of the same network, the same way, would get."""
+def _default_place(config: Config, data: Prepared, overwrite: bool) -> Path:
+    """A name for the model that only the same training would get, with a number if it is taken."""
     digest = hashlib.sha256(json.dumps([config.record(), data.checksum]).encode()).hexdigest()
-    name = f"{config.model}-{config.optimizer}-seed{config.seed}-{digest[:8]}.npz"
-    return Path("minisam-results") / "models" / name
+    name = f"{config.model}-{config.optimizer}-seed{config.seed}-{digest[:8]}"
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    places = (Path("minisam-results") / "models" / f"{name}.npz" for name in names)
+    return next(place for place in places if overwrite or not os.path.lexists(place))
 
 
-def _save(writers: dict[str, tuple[Path | None, Callable[[Path], None]]]) -> Iterator[str]:
+def _save(writers: dict[str, tuple[Path | None, Callable[[Path], None]]], overwrite: bool) -> Iterator[str]:
     """Write every file, and say so, whatever becomes of the others; yields what went wrong."""
     for what, (file, write) in writers.items():
         if file is None:
             continue
         try:
+            if os.path.lexists(file) and not overwrite:
+                raise FileExistsError(f"{file} has appeared during the training")
             write(file)
         except Exception as error:
             yield f"{what} not saved: {error}"

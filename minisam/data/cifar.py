@@ -18,7 +18,8 @@ import numpy as np
 from minisam.data.dataset import Dataset
 from minisam.data.records import Labels, binary_records, class_names, pickle_records
 
-LARGEST = 1 << 28  # bytes that a member may claim to have; the largest official one has 155 MB
+LARGEST = 1 << 28  # bytes that all files may claim to have; the official ones have 185 MB
+MOST_MEMBERS = 100  # of an archive; the official ones have nine
 
 
 class Layout(NamedTuple):
@@ -136,24 +137,38 @@ def _load(name: str, path: Path, layout: Layout) -> Dataset:
     return Dataset(name, source, classes, x_train, y_train, x_test, y_test)
 
 
+class _Short(tarfile.TarInfo):
+    """A member whose extended header, if it has one, is short: tarfile reads it whole and takes long to parse it."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        special = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+        if self.type in (*special, tarfile.GNUTYPE_LONGLINK) and not 0 <= self.size <= 4096:
+            raise ValueError(f"an extended header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """Return the contents of the wanted files that exist in the folder or archive at path."""
     if path.is_dir():
-        return {file: (path / file).read_bytes() for file in wanted if (path / file).is_file()}
+        there = [file for file in wanted if (path / file).is_file()]
+        if (total := sum((path / file).stat().st_size for file in there)) > LARGEST:
+            raise ValueError(f"{path}: expected at most {LARGEST} bytes, got {total}")
+        return {file: (path / file).read_bytes() for file in there}
     members = {f"{folder}/{file}": file for file in wanted}
-    files = {}
+    files, total = {}, 0
     try:
         with gzip.open(path) as stream:
             # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
-                for member in archive:
-                    if not 0 <= member.size <= LARGEST:
-                        raise ValueError(f"{member.size} bytes in one file, at most {LARGEST}")
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Short) as archive:
+                for i, member in enumerate(archive):
+                    total += member.size
+                    if i >= MOST_MEMBERS or not 0 <= member.size <= total <= LARGEST:
+                        raise ValueError(f"{i + 1} members of {total} bytes, at most {MOST_MEMBERS} of {LARGEST}")
                     whole = member.isreg() and not member.issparse()  # a sparse one is of any size
                     if whole and member.name in members and (data := archive.extractfile(member)):
                         files[members[member.name]] = data.read()
             while stream.read(1 << 20):
                 pass  # the checksum comes last
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a whole .tar.gz archive: {error}") from error
     return {file: files[file] for file in wanted if file in files}

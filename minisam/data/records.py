@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
+LONGEST = 100  # letters in the name of a class
 
 
 class Labels(NamedTuple):
@@ -58,9 +59,12 @@ def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tupl
     if not isinstance(names, list) or len(names) != labels.n_classes:
         raise ValueError(f"{where}: expected {labels.n_classes} class names, got {_kind(names)}")
     try:
-        return tuple(_text(name) for name in names)
+        texts = tuple(_text(name) for name in names)
     except TypeError as error:
         raise ValueError(f"{where}: class names: {error}") from error
+    if not all(text.isprintable() and len(text) <= LONGEST for text in texts):
+        raise ValueError(f"{where}: expected class names of at most {LONGEST} printable letters")
+    return texts
 
 
 def _valid(y: list[int], where: str, labels: Labels) -> np.ndarray:
@@ -83,6 +87,8 @@ def _kind(value: Any) -> str:
         return f"{value.dtype} of shape {value.shape}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "dict"
     return str(value) if type(value) is int and abs(value) < 1e9 else type(value).__name__
 
 
@@ -124,17 +130,42 @@ INERT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstr
          "numpy.ndarray", "numpy.dtype")  # fmt: skip
 
 
+class _Named(dict):
+    """A dictionary whose keys are names: others might take very long to hash, or all have the same hash."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _text(key)  # which refuses anything else
+        super().__setitem__(key, value)
+
+
 # The unpickler written in Python: its C twin allocates whatever size a damaged file claims.
 class _PlainUnpickler(pickle._Unpickler):
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(io.BytesIO(raw), encoding="bytes")
+        self.left = len(raw)  # bytes that texts may still be encoded to: the same one could be, again and again
+
+    def load_dictionary(self) -> None:
+        items, found = self.pop_mark(), _Named()  # type: ignore[attr-defined]
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            found[key] = value
+        self.append(found)  # type: ignore[attr-defined]
+
     # It, too, would allocate a bytearray before reading one. Read as bytes, none is longer than the file.
     dispatch: ClassVar = pickle._Unpickler.dispatch | {
-        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+        pickle.EMPTY_DICT[0]: lambda self: self.append(_Named()),
+        pickle.DICT[0]: load_dictionary,
     }
+    for _sets in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        del dispatch[_sets[0]]
 
     def find_class(self, module: str, name: str) -> Any:
         def latin1(text: str, encoding: str) -> bytes:
-            if encoding != "latin1":
-                raise pickle.UnpicklingError(f"it would encode as {encoding!r}")
+            self.left -= len(text)
+            if encoding != "latin1" or self.left < 0:
+                raise pickle.UnpicklingError(f"it would encode as {encoding!r}, or more than it holds")
             return text.encode("latin1")
 
         if f"{module}.{name}" in INERT:
@@ -157,7 +188,7 @@ def unpickle(raw: bytes, where: str) -> dict[str, Any]:
     ValueError: data_batch_1: refused this pickle: it would load 'builtins.eval'
     """
     try:
-        content = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
+        content = _PlainUnpickler(raw).load()
         return {_text(key): value.array() if isinstance(value, _Inert) else value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can fail in any way
         reason = "" if isinstance(error, LookupError) else str(error)[:200]

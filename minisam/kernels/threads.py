@@ -47,7 +47,7 @@ def get_threads() -> int:
     if _n_threads is not None:
         return _n_threads
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the outermost level's
-    return min(int(limit), MOST_THREADS) if limit.isdecimal() and int(limit) > 0 else available_cores()
+    return min(int(limit[:9]), MOST_THREADS) if limit[:9].isdecimal() and int(limit[:9]) > 0 else available_cores()
 
 
 def set_threads(n: int) -> None:

@@ -18,6 +18,7 @@ from minisam.training.files import reason
 @contextmanager
 def local_pool(jobs: int) -> Iterator[Executor]:
     """An executor on this many new processes, which share out the threads of this one and die with it."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # they are `python -c …`, which would look for modules in the current folder
     pool = ProcessPoolExecutor(
         jobs,
         # A fresh interpreter on every system: a fork would copy locks that threads hold.

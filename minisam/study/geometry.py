@@ -137,8 +137,10 @@ def landscape(
     elif path is None:
         raise ValueError("along the path needs --path, the weights that `minisam train --path` kept")
     else:
-        if path.ndim != 2 or path.shape[1:] != theta.shape:
-            raise ValueError(f"expected a path of weights (n, {len(theta)}), got {path.shape}")
+        if path.ndim != 2 or path.shape[1:] != theta.shape or path.dtype != theta.dtype:
+            raise ValueError(
+                f"expected a path of weights (n, {len(theta)}) {theta.dtype}, got {path.shape} {path.dtype}"
+            )
         if not np.isfinite(path).all():
             raise ValueError("expected a path of finite weights, got NaN or infinity: its training diverged")
         on = pca_plane(path, theta)

@@ -29,11 +29,11 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
         ax.axhline(0, color="0.7", lw=1)
         ax.set(xlabel="epoch", ylabel=label)
         ax.legend(frameon=False)
-    layers = list(found[0].get("share", {}))
+    layers = list(dict.fromkeys(layer for one in found for layer in one.get("share", {})))
     shares.set(xlabel="epoch", ylabel="share of ‖ε̂‖² by layer", ylim=(0, 1))
     if layers:
         colours = matplotlib.colormaps["cividis"](np.linspace(0, 1, len(layers)))
-        parts = [[one["share"][layer] for one in found] for layer in layers]
+        parts = [[one.get("share", {}).get(layer, 0.0) for one in found] for layer in layers]  # 0: nothing climbed
         shares.stackplot(epochs, parts, labels=layers, colors=colours)
         shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, reverse=True)
     for ax in figure.axes:

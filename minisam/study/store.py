@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from minisam.study.tasks import Outcome, Task
+from minisam.study.tasks import Outcome, Task, require_outcome
 from minisam.training.checkpoint import Checkpoints
-from minisam.training.files import Damaged, delete_leftovers, locked, parse_json, read_arrays, write_arrays
+from minisam.training.files import (
+    Damaged,
+    delete_leftovers,
+    locked,
+    parse_json,
+    read_arrays,
+    reason,
+    require_no_link,
+    write_arrays,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Store:
         Raises:
             OSError: the folder can't be written, or another process has it open.
         """
+        require_no_link(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
             delete_leftovers(folder)
@@ -44,14 +54,13 @@ class Store:
             arrays = read_arrays(path)
             about = parse_json(str(arrays["about"]))
             outcome = Outcome(about["outcome"], arrays["predictions"])
-            if about["task"] != parse_json(json.dumps(task.key)) or (
-                outcome.diverged is None and outcome.predictions.shape != (task.n_test,)
-            ):
+            if about["task"] != parse_json(json.dumps(task.key)):
                 raise Damaged(f"{path} holds another task's outcome")
+            require_outcome(task, outcome)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = error if isinstance(error, Damaged) else f"{path} is damaged"
+            problem = error if isinstance(error, Damaged) else f"{path} is damaged ({reason(error)})"
             tqdm.write(f"{problem}: the run is done again", file=sys.stderr)
             return None
         return outcome
@@ -61,4 +70,6 @@ class Store:
         path = self.folder / f"{task.name}.npz"
         about = json.dumps({"task": task.key, "outcome": outcome.record})
         write_arrays(path, {"about": np.array(about), "predictions": outcome.predictions})
-        Checkpoints(path, every=1).delete()
+        checkpoints = Checkpoints(path, every=1)
+        checkpoints.ours[:] = checkpoints.paths()  # whichever process wrote them
+        checkpoints.delete()

@@ -22,6 +22,7 @@ from minisam.study.geometry import mean_loss, measure
 from minisam.training.checkpoint import Checkpoints
 from minisam.training.config import Config
 from minisam.training.environment import environment
+from minisam.training.files import require_plain
 from minisam.training.loop import Diverged, Prepared, network, train
 
 RHO = 0.05  # the radius within which sharpness is measured
@@ -40,6 +41,9 @@ class Outcome(NamedTuple):
     def diverged(self) -> str | None:
         """Why there are no numbers, or None."""
         return self.record.get("diverged")
+
+
+NUMBERS = ("test_error", "train_error", "gradient_evaluations", "seconds", "history")  # of a Run, in its outcome
 
 
 class Task(NamedTuple):
@@ -64,6 +68,36 @@ class Task(NamedTuple):
         """The stem of its files' names."""
         digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
         return f"{self.config.model}-{self.config.optimizer}-seed{self.config.seed}-{digest[:16]}"
+
+
+def require_outcome(task: Task, outcome: Outcome) -> None:
+    """Raise ValueError, TypeError or KeyError unless this could be the outcome of the task, as `work` returns it."""
+    record = outcome.record
+    require_plain(record)
+    json.dumps(record, allow_nan=False)
+    found = set(record) - {"config", "environment"}
+    if Config.of(record["config"]) != task.config or not isinstance(record["environment"], dict):
+        raise ValueError("another config, or no environment")
+    if found == {"diverged"} and isinstance(outcome.diverged, str):
+        return
+    if found != {*NUMBERS, "weights", "geometry"}:
+        raise ValueError(f"it has {', '.join(sorted(found))}")
+    errors, predictions = (record["test_error"], record["train_error"]), outcome.predictions
+    if any(type(error) is not float or not 0 <= error <= 1 for error in errors):
+        raise ValueError(f"errors of {errors}")
+    if (type(record["gradient_evaluations"]), type(record["seconds"]), type(record["weights"])) != (int, float, str):
+        raise ValueError("numbers of another type")
+    if [epoch["epoch"] for epoch in record["history"]] != [i + 1 for i in range(task.config.epochs)]:
+        raise ValueError("the epochs of its history do not count from 1")
+    if predictions.shape != (task.n_test,) or predictions.dtype.kind != "u":
+        raise ValueError(f"predictions {predictions.dtype} of shape {predictions.shape}")
+    if task.images:
+        geometry = record["geometry"]
+        numbers = [geometry["trace"], *geometry["eigenvalues"], *geometry["worst"]]
+        if len(geometry["eigenvalues"]) < 5 or not geometry["worst"] or any(type(v) is not float for v in numbers):
+            raise ValueError("no geometry with five eigenvalues, a trace and the worst rises")
+    elif record["geometry"] is not None:
+        raise ValueError("geometry that was not asked for")
 
 
 _prepared: dict[str, Prepared] = {}  # the data of this process, by checksum
@@ -103,8 +137,7 @@ def work(
         run = train(config, data, task.evaluate_every, progress, checkpoints=checkpoints)
     except Diverged as failure:
         return Outcome(record | {"diverged": str(failure)}, np.empty(0, np.uint8))
-    numbers = ("test_error", "train_error", "gradient_evaluations", "seconds", "history")
-    record |= {key: getattr(run, key) for key in numbers}
+    record |= {key: getattr(run, key) for key in NUMBERS}
     record["weights"] = hashlib.sha256(run.theta.tobytes() + run.stats.tobytes()).hexdigest()
     record["geometry"] = None
     if task.images:

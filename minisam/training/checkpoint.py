@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from minisam.checks import Array, Checked, Count
 from minisam.optim import Optimizer, memory, recall
 from minisam.training.config import current
 from minisam.training.environment import changes, environment
-from minisam.training.files import Damaged, delete_leftovers, locked, reason
+from minisam.training.files import Damaged, delete_leftovers, locked, reason, require_no_link, require_plain
 from minisam.training.model import Foreign, Model, read, write
 
 NOTHING = np.zeros(0)  # stands for None: a vector that an optimizer does not have yet
@@ -42,11 +42,39 @@ def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any
         raise TypeError(f"optimizer.{name} is missing")
     if value.shape == NOTHING.shape and at_start is None:
         return None  # a vector that did not exist yet
-    if not value.shape and type(value.item()) is type(at_start):
-        return value.item()  # a number
+    if not value.shape and type(number := value.item()) is type(at_start):
+        if not -1 <= number < 1 << 53:
+            raise TypeError(f"optimizer.{name} is {number}")
+        return number
     if (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
         raise TypeError(f"optimizer.{name} is neither a number nor a vector like theta")
     return value
+
+
+def _require_same(model: Model, other: Model) -> None:
+    """A checkpoint's network must be the run's, whatever its record of the run says."""
+    for name in ("config", "classes", "normalise"):
+        if getattr(model, name) != getattr(other, name):
+            raise TypeError(f"its {name} is that of another run")
+    if model.net.shapes != other.net.shapes:
+        raise TypeError(f"its network takes images of shape {model.net.input_shape}")
+
+
+def _checked_history(history: Any, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+    require_plain(history)
+    so_far = [(epoch["epoch"], type(epoch["gradient_evaluations"]), type(epoch["seconds"])) for epoch in history]
+    if so_far != [(i + 1, int, float) for i in range(len(history))] or not 0 < len(history) <= epochs:
+        raise TypeError("the epochs of its history do not count from 1")
+    if diagnostics and not all(isinstance(epoch["diagnostics"], dict) for epoch in history):
+        raise TypeError("its history has no diagnostics")
+    return list(history)
+
+
+def _checked_path(arrays: dict[str, Array], epochs: int, theta: Array) -> list[Array]:
+    path = arrays["path"]
+    if (path.shape, path.dtype) != ((epochs + 1, *theta.shape), theta.dtype):
+        raise TypeError(f"its path has shape {path.shape}")
+    return list(path)
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,7 @@ class Checkpoints(Checked):
 
     file: Path
     every: Count  # epochs between two of them; the last epoch always has one
+    ours: list[Path] = field(default_factory=list, init=False)  # those that this run wrote or read, oldest first
 
     @property
     def folder(self) -> Path:
@@ -68,7 +97,8 @@ class Checkpoints(Checked):
     def paths(self) -> list[Path]:
         """The existing files, newest first: by their epoch, since clocks may go backwards."""
         found = ((re.fullmatch(r"epoch-(\d+)\.npz", path.name), path) for path in self.folder.glob("epoch-*.npz"))
-        return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
+        numbered = ((int(match[1]), path) for match, path in found if match and not path.is_dir())
+        return [path for _, path in sorted(numbered, reverse=True)]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -77,6 +107,7 @@ class Checkpoints(Checked):
         Raises:
             OSError: the folder can't be made, or another process is at work there.
         """
+        require_no_link(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / ".lock"
         try:
@@ -92,73 +123,81 @@ class Checkpoints(Checked):
                 self.folder.rmdir()
 
     def delete(self) -> None:
-        """Delete them: the run has ended, and its outcome is kept elsewhere."""
-        for path in self.paths():
-            path.unlink()
+        """Delete them, and nobody else's: the run has ended, and its outcome is kept elsewhere."""
+        while self.ours:
+            self.ours.pop().unlink(missing_ok=True)
         with suppress(OSError):  # the lock's owner deletes the folder
             self.folder.rmdir()
 
     def keep(self, state: State, run: dict[str, Any]) -> None:
-        """Write the state of a run, which the record `run` identifies; then delete all but the last two up to here.
-
-        Those of later epochs are damaged ones, which the run will replace when it gets there.
+        """Write the state of a run, which the record `run` identifies; then delete all but the last two of its own.
 
         Raises:
             OSError: it can't be written; the earlier ones are still there.
         """
+        require_no_link(self.folder)
         held = memory(state.optimizer)
         arrays = {f"optimizer.{name}": NOTHING if v is None else np.asarray(v) for name, v in held.items()}
         if state.path:
             arrays["path"] = np.array(state.path)
         path = self.folder / f"epoch-{len(state.history):04}.npz"
         write(path, state.model, arrays, {"run": run, "history": state.history, "environment": environment()})
-        paths = self.paths()
-        for old in paths[paths.index(path) + 2 :]:
-            old.unlink()
+        self.ours[:] = [*(other for other in self.ours if other != path), path]
+        while len(self.ours) > 2:
+            self.ours.pop(0).unlink(missing_ok=True)
 
     def restore(self, state: State, run: dict[str, Any]) -> None:
         """Load the newest checkpoint of the same `run` into the state; without one, leave it as it is.
 
-        A damaged checkpoint is passed over, with a message, for the one before it. A file that a killed
-        process was still writing is deleted.
+        A damaged checkpoint is renamed and passed over, with a message, for the one before it. A file that a
+        killed process was still writing is deleted.
 
         Raises:
             OSError: a checkpoint can't be read.
             ValueError: a checkpoint of another run, or of a newer format; the text says what differs.
         """
+        require_no_link(self.folder)
         delete_leftovers(self.folder)
+        self.ours.clear()
         for path in self.paths():
             try:
-                self._restore(path, state, run)
+                if self.ours:
+                    self._require_run(path, read(path)[2], run)
+                else:
+                    self._restore(path, state, run)
+                self.ours.insert(0, path)
             except Damaged as error:
-                tqdm.write(f"{error}: passed over", file=sys.stderr)
-            else:
-                return
+                aside = path.with_name(f"{path.name}.damaged")  # it may be somebody's, and its name will be needed
+                path.replace(aside)
+                tqdm.write(f"{error}: passed over, and now called {aside.name}", file=sys.stderr)
+            except Foreign:
+                if not self.ours:
+                    raise
+
+    def _require_run(self, path: Path, about: dict[str, Any], run: dict[str, Any]) -> None:
+        try:
+            changed = changes(current(about["run"]), run)
+        except (KeyError, AttributeError) as error:
+            raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
+        if changed:
+            cure = "repeat the options that it was made with, or choose another name"
+            raise Foreign(f"{path} is of another run: {'; '.join(changed)}; {cure}")
 
     def _restore(self, path: Path, state: State, run: dict[str, Any]) -> None:
         model, arrays, about = read(path)
+        self._require_run(path, about, run)
         try:
-            before, history, theta = current(about["run"]), list(about["history"]), model.theta
-            if changed := changes(before, run):
-                cure = "repeat the options that it was made with, or choose another name"
-                raise Foreign(f"{path} is of another run: {'; '.join(changed)}; {cure}")
+            _require_same(model, state.model)
+            history = _checked_history(about["history"], model.config.epochs, run["diagnostics"])
+            thetas = _checked_path(arrays, len(history), model.theta) if state.path else []
             remembered = {
-                name: _checked(arrays.get(f"optimizer.{name}"), at_start, theta, name)
+                name: _checked(arrays.get(f"optimizer.{name}"), at_start, model.theta, name)
                 for name, at_start in memory(state.optimizer).items()
             }
             moved = changes(about["environment"], environment())
-            so_far = [
-                (epoch["epoch"], type(epoch["gradient_evaluations"]), type(epoch["seconds"])) for epoch in history
-            ]
-            if (
-                so_far != [(i + 1, int, float) for i in range(len(history))]
-                or not 0 < len(history) <= model.config.epochs
-            ):
-                raise TypeError("the epochs of its history do not count from 1")
-            thetas = list(arrays["path"]) if state.path else []
         except (KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
-        state.model.theta[:], state.model.stats[:] = theta, model.stats
+        state.model.theta[:], state.model.stats[:] = model.theta, model.stats
         state.history[:], state.path[:] = history, thetas
         recall(state.optimizer, remembered)
         hint = f"; last digits may differ from those of an uninterrupted run, since {'; '.join(moved)}" if moved else ""

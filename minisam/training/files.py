@@ -84,7 +84,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def delete_leftovers(folder: Path) -> None:
     """Delete the files in a folder that a process was still writing when it was killed."""
     for leftover in folder.glob(TEMPORARY.format("*")):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of this name is not ours
+            leftover.unlink()
+
+
+def require_no_link(folder: Path) -> None:
+    """Raise OSError if a folder in which files are replaced and deleted is a link to another one."""
+    if folder.is_symlink():
+        raise OSError(f"expected a folder of minisam's own, got {folder}, which is a link: remove it")
 
 
 def require_writable(folder: Path) -> None:
@@ -154,11 +161,12 @@ def read_arrays(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
             if any(member.compress_type for member in members):
-                names = brief(", ".join(member.filename.removesuffix(".npy") for member in members))
-                raise Damaged(f"expected an uncompressed .npz file, as np.savez writes it, got {path} with {names}")
-            if sum(member.file_size for member in members) > len(raw):
-                raise ValueError("parts that overlap")
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+                held = brief(", ".join(member.filename.removesuffix(".npy") for member in members))
+                raise Damaged(f"expected an uncompressed .npz file, as np.savez writes it, got {path} with {held}")
+            total, names = sum(member.file_size for member in members), {member.filename for member in members}
+            if total > len(raw) or len(names) < len(members):
+                raise ValueError("parts that overlap, or of one name")
+            return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
     except Damaged:
         raise
     except Exception as error:  # a damaged archive can fail in any way
@@ -176,6 +184,25 @@ def _array(raw: bytes) -> Array:
     if dtype.kind == "U":
         array.tolist()  # fails here, not later, for numbers that are not characters
     return array.copy()
+
+
+def require_plain(value: Any) -> None:
+    """Raise TypeError unless a value from a file is such as minisam writes: numbers, short printable texts, and records
+    and lists of them.
+
+    >>> require_plain([{"epoch": 1, "name": "sam"}])
+    >>> require_plain({"name": "\\x1b[31m"})
+    Traceback (most recent call last):
+    TypeError: a text that can't be printed, or of over 1000 letters
+    """
+    if isinstance(value, dict | list):
+        for part in (*value, *value.values()) if isinstance(value, dict) else value:
+            require_plain(part)
+    elif isinstance(value, str):
+        if len(value) > 1000 or not value.isprintable():
+            raise TypeError("a text that can't be printed, or of over 1000 letters")
+    elif type(value) is int and not abs(value) < 1 << 63:
+        raise TypeError("a number of over 63 bits")
 
 
 def parse_json(text: str | bytes) -> Any:

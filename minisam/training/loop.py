@@ -1,6 +1,7 @@
 """The training loop: minibatches in, weights and a history out."""
 
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -82,7 +83,7 @@ def train(
     With `checkpoints` the run goes on from the newest one, to the last bit, and keeps writing them.
 
     Raises:
-        OSError: a checkpoint can't be read or written.
+        OSError: a checkpoint can't be read. (One that can't be written is reported, and the training goes on.)
         ValueError: a batch larger than the data, a checkpoint of another run.
         Diverged: a loss that is NaN or infinite; the text says at which step and what to try.
     """
@@ -160,7 +161,10 @@ def train(
         if path is not None:
             path.append(theta.copy())
         if checkpoints and ((epoch + 1) % checkpoints.every == 0 or epoch + 1 == config.epochs):
-            checkpoints.keep(state, identity)
+            try:
+                checkpoints.keep(state, identity)
+            except OSError as error:  # such as a full disk, where the model may still find room
+                tqdm.write(f"no checkpoint after epoch {epoch + 1}: {error}; the training goes on", file=sys.stderr)
     predictions = predict(data.x_test)
     history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
     train_error = error_rate(data.x_train, labels)

@@ -16,7 +16,7 @@ from minisam.checks import Array
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
 from minisam.training.config import Config
-from minisam.training.files import Damaged, parse_json, read_arrays, reason, write_arrays
+from minisam.training.files import Damaged, brief, parse_json, read_arrays, reason, require_plain, write_arrays
 
 FORMAT = 2  # 1 had no stats
 
@@ -96,11 +96,10 @@ def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
         arrays = read_arrays(path)
         theta, stats, about = arrays["theta"], arrays["stats"], parse_json(str(arrays["about"]))
         if type(about["format"]) is int and about["format"] > FORMAT:
-            raise Foreign(f"{path} has format {about['format']}, this minisam reads {FORMAT}")
+            raise Foreign(f"{path} has format {brief(about['format'])}, this minisam reads {FORMAT}")
         config = Config.of(about["config"])
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
-        if not all(name.isprintable() for name in classes):
-            raise ValueError("names of classes that can't be printed")
+        require_plain(about["classes"])
         mean, std = (_tuple(about["normalisation"][key], float) for key in ("mean", "std"))
         if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2]:
             raise ValueError(f"images of shape {shape} with mean {mean}, deviation {std}")
