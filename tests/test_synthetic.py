@@ -104,6 +104,19 @@ def test_outlines_fit_their_radius_and_cannot_be_mistaken_for_each_other():
         assert overlap < 0.9, (one, other)
 
 
+def test_shapes_are_turned_to_both_sides(monkeypatch):
+    angles = []
+
+    def noted(canvas, kinds, u, v, r, colour):
+        angles.append(np.arctan2(u[:, 1, 0] - u[:, 0, 0], u[:, 0, 1] - u[:, 0, 0]))
+
+    monkeypatch.setattr("minisam.data.shapes._draw", noted)
+    synthetic(BLOCK, 1)
+    for of_kind, turn in zip(angles[:2], (np.pi, 0.5), strict=True):  # in the background, in front
+        assert turn * 0.9 < of_kind.max() < turn * 1.01
+        assert turn * 0.9 < -of_kind.min() < turn * 1.01
+
+
 def test_each_picture_gets_the_shape_of_its_kind():
     kinds = np.array([3, 0, 9, 3])
     u, v = pixel_grid(len(kinds))
