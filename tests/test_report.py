@@ -15,9 +15,9 @@ from minisam.data import synthetic
 from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.experiment_plots import PICTURES, gains
-from minisam.study.experiments import Arm, Experiment, smoke
+from minisam.study.experiments import Arm, Experiment, Setting, smoke
 from minisam.study.recipes import MAIN
-from minisam.study.report import write_report
+from minisam.study.report import error_table, write_report
 from minisam.training import Config
 
 
@@ -85,6 +85,19 @@ def test_a_gain_is_drawn_with_its_interval_if_it_has_one():
 
     assert lines(0.125, 0.5) == [[12.5, 50], [25], [0, 0]]  # interval, gain, the line of no gain
     assert lines(None, None) == [[25], [0, 0]]
+
+
+def test_a_gain_stands_beside_its_candidate_or_if_these_are_fewer_beside_its_baseline():
+    def gains_of(*pairs):
+        where = {"model": "mlp", "noise": 0.0, "n_train": 9, "ci_low": None, "ci_high": None}
+        rows = [where | {"baseline": b, "candidate": c, "error_reduction": i / 4} for i, (b, c) in enumerate(pairs, 1)]
+        methods = [where | {"optimizer": name, "gradient_evaluations": 1} for name in sorted(set(sum(pairs, ())))]
+        summary = [row | {"train_error": 0.5, "test_error": 0.5} for row in methods]
+        table = error_table({"summary": summary, "comparisons": rows}, Setting("mlp", 0.0, 9))
+        return [(name, *gains) for name, _, _, _, *gains in table]
+
+    assert gains_of(("a", "z")) == [("method", "over a"), ("a", "–"), ("z", "25.0")]
+    assert gains_of(("a", "z"), ("b", "z")) == [("method", "z gain"), ("a", "25.0"), ("b", "50.0"), ("z", "–")]
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2)])
