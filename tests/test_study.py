@@ -28,6 +28,11 @@ def test_every_claim_is_looked_at_somewhere(claim):
     assert set(claim.noise) <= {arm.config.noise for part in parts for arm in part.arms}
 
 
+def test_a_claim_has_a_source_or_is_our_question_or_continues_another():
+    for claim in CLAIMS:
+        assert re.search(r"et al\. 2021|Andriushchenko|our question|^… |^The same ", claim.text)
+
+
 @pytest.mark.parametrize(
     ("expected", "verdicts"),
     [
