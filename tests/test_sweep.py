@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from minisam.data import synthetic
-from minisam.kernels import set_threads
+from minisam.kernels import get_threads, set_threads
 from minisam.study import run_all, sweep, tasks
-from minisam.study.executors import dask_executor
+from minisam.study.executors import dask_executor, local_pool
 from minisam.study.store import Store
 from minisam.study.tasks import Task, work
 from minisam.training import Config
@@ -63,6 +63,13 @@ def test_jobs_threads_and_a_second_time_do_not_change_a_bit(dataset, expected, j
     assert numbers(again) == numbers(expected)
     assert len({outcome.record["weights"] for outcome in again}) == len(CONFIGS)
     assert {outcome.record["environment"]["threads"] for outcome in again} == {1}  # shared out among the jobs
+
+
+@pytest.mark.parametrize(("threads", "each"), [(1, 1), (5, 2)])
+def test_two_workers_have_half_the_threads_each_and_at_least_one(threads, each):
+    set_threads(threads)
+    with local_pool(2) as pool:
+        assert pool.submit(get_threads).result() == each
 
 
 def test_any_executor_will_do(dataset):
