@@ -199,6 +199,7 @@ def test_a_config_survives_json_which_knows_no_infinity():
         ({"lr": 0.0}, "lr must be a finite number above 0, got 0.0"),
         ({"lr": math.nan}, "lr must be a finite number above 0, got nan"),
         ({"optimizer": "sam", "rho": -0.1}, "rho must be a finite number ≥ 0, got -0.1"),
+        ({"optimizer": "sam", "p": 0.5}, "p must be a number ≥ 1, or infinity, got 0.5"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number ≥ 0, got -1.0"),
         ({"epochs": 0}, "epochs must be an integer ≥ 1, got 0"),
