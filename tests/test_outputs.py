@@ -327,6 +327,18 @@ def test_pictures_start_no_latex():
     assert shown.stdout.strip() == "False"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are counted in other ways")
+def test_a_file_is_written_and_nothing_stays_open():
+    def n_open():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = n_open()
+    with replacing(Path("m.npz")) as file:
+        file.write(b"new")
+        assert n_open() == before + 1
+    assert n_open() == before
+
+
 def test_temporary_names_cannot_be_foreseen(tmp_path):
     names = set()
     for _ in range(3):
