@@ -73,6 +73,13 @@ def test_intervals_cover_the_truth_as_often_as_they_say(of_seeds):
     assert hits_reduction / trials > 0.93
 
 
+def test_degrees_of_freedom_are_those_of_what_varies():
+    of_seeds, of_images = np.zeros((3, 8)), np.zeros((3, 8))
+    of_seeds[0], of_images[:, 0] = 5, 5
+    assert crossed_variance(of_seeds)[1] == pytest.approx(2)
+    assert crossed_variance(of_images)[1] == pytest.approx(7)
+
+
 @given(seed=seeds, n_seeds=st.integers(2, 5), n_images=st.integers(2, 40))
 def test_reduction_is_the_ratio_of_means_and_lies_in_its_interval(seed, n_seeds, n_images):
     rng = np.random.default_rng(seed)
