@@ -129,6 +129,18 @@ def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     assert results["config"]["seeds"] == 2
 
 
+def test_reproduce_full_has_a_report_of_every_part_and_a_page_of_the_whole(monkeypatch, capsys):
+    monkeypatch.setattr("minisam.cli.reproduce.FULL", ("optimizers-mlp",))
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"optimizers-mlp": tiny})
+    assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    folder = Path("minisam-results", "full")
+    assert re.search(r"Report with pictures: (.*)", out).group(1) == str(folder / "optimizers-mlp" / "report.html")
+    page = Path(re.search(r"The whole study: (.*)", out).group(1))
+    assert page.parent == folder
+    assert page.is_file()
+
+
 def tiny():
     whole = smoke(n_train=64, epochs=1, seeds=1, n_test=40)
     return replace(whole, arms=whole.arms[: len(MAIN)])  # clean labels
