@@ -14,7 +14,7 @@ from minisam.cli import main
 from minisam.data import synthetic
 from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
-from minisam.study.experiment_plots import PICTURES, gains
+from minisam.study.experiment_plots import PICTURES, gains, radius
 from minisam.study.experiments import Arm, Experiment, Setting, smoke
 from minisam.study.recipes import MAIN
 from minisam.study.report import error_table, write_report
@@ -85,6 +85,21 @@ def test_a_gain_is_drawn_with_its_interval_if_it_has_one():
 
     assert lines(0.125, 0.5) == [[12.5, 50], [25], [0, 0]]  # interval, gain, the line of no gain
     assert lines(None, None) == [[25], [0, 0]]
+
+
+def test_only_what_is_compared_with_a_baseline_has_a_place_along_rho():
+    where = {"model": "mlp", "noise": 0.0, "n_train": 9}
+    errors = {"old": (0.05, 0.5), "small": (0.1, 0.25), "large": (0.2, 0.125)}  # rho, test error
+    runs = [where | {"optimizer": name, "config": {"rho": rho}} for name, (rho, _) in errors.items()]
+    rows = [
+        where | {"optimizer": name, "test_error": error, "ci_low": error, "ci_high": error}
+        for name, (_, error) in errors.items()
+    ]
+    pairs = [("old", "small"), ("old", "large")]
+    (ax,) = radius({"config": {"pairs": pairs}, "summary": rows, "runs": runs}).axes
+    curve, level = (line.get_xydata().tolist() for line in ax.lines)
+    assert curve == [[0.1, 25], [0.2, 12.5]]
+    assert [y for _, y in level] == [50, 50]
 
 
 def test_a_gain_stands_beside_its_candidate_or_if_these_are_fewer_beside_its_baseline():
