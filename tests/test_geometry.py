@@ -11,7 +11,7 @@ import pytest
 from minisam.analysis.curvature import eigenvalues
 from minisam.cli import main
 from minisam.data import synthetic
-from minisam.nn import BatchLoss, build
+from minisam.nn import BatchLoss, Linear, Residual, Sequential, build
 from minisam.study.geometry import mean_loss, measure, training_loss
 from minisam.training import Config, Model, Prepared, load_model, save_model, train
 from minisam.training.loop import network
@@ -84,6 +84,13 @@ def test_the_loss_is_evaluations_whatever_fits_in_memory(monkeypatch):
         assert loss.value(theta) == pytest.approx(whole.value(theta), rel=1e-5)
         products.append(loss.hessian(theta)(v))
     np.testing.assert_array_equal(*products)
+
+
+def test_what_is_inside_a_residual_block_needs_memory_too(monkeypatch):
+    x, y = np.zeros((10, 4), np.float32), np.zeros(10, np.int64)
+    monkeypatch.setattr("minisam.study.geometry.MEMORY", 2 * 10 * (4 + 4) * 4)  # bytes, as much as one layer needs
+    for layer, recompute in ((Linear(4, 4), False), (Residual([Linear(4, 4)]), True)):
+        assert mean_loss(Sequential([layer], (4,)), x, y, None).recompute is recompute
 
 
 @pytest.mark.parametrize("along", ["random", "eigenvectors", "path"])
