@@ -38,8 +38,7 @@ def in_a_new_process(cache, room=None):
 
 
 @jit
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-@pytest.mark.parametrize("left", [0, 20], ids="{} bytes left".format)
+@pytest.mark.parametrize(("ending", "left"), [("nbi", 0), ("nbc", 20)])
 def test_a_file_that_was_cut_short_is_compiled_anew(tmp_path, ending, left):
     assert in_a_new_process(tmp_path) == "12.0 True True"
     assert in_a_new_process(tmp_path) == "12.0 False False"  # loaded

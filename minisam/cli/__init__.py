@@ -18,13 +18,16 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
     kernels/conv.py       Conv2d's unfolding, compiled; kernels/winograd.py for 16 channels and more
 """
 
-import os
+import argparse
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Any
+
+from tqdm import tqdm
 
 from minisam import __version__
 from minisam.cli import data, evaluate, landscape, reproduce, sharpness, toy, train
@@ -50,31 +53,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
     with suppress(ValueError):  # only the main thread may set a handler
         signal.signal(signal.SIGTERM, _terminated)
-    os.environ["PYTHONSAFEPATH"] = "1"  # processes that Python starts run nothing that lies in the current folder
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
-    out = Printable(sys.stdout)
-    with redirect_stdout(out), redirect_stderr(Lasting(sys.stderr)):
-        try:
-            if args.threads is not None:
-                set_threads(args.threads)
-            args.run(args)
-        except MemoryError:
-            print("minisam: error: there is not enough memory for this", file=sys.stderr)
-            return 1
-        except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-            print(f"minisam: error: {brief(error, 1000)}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt as stop:
-            print("minisam: interrupted", file=sys.stderr)
-            return stop.args[0] if stop.args else 130
-    out.flush()
+    tqdm.set_lock(threading.RLock())  # tqdm's own would start a process, for which there is no need
+    out, errors = Printable(sys.stdout), Lasting(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(errors):
+        code = _run(args)
+    out.close_if_lost()
     if out.lost:
-        print(f"minisam: error: the output was lost: {out.lost}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # or the interpreter would fail once more at its end
+        print(f"minisam: error: the output was lost: {out.lost}", file=errors)
+    errors.close_if_lost()
+    return code or int(bool(out.lost))
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        if args.threads is not None:
+            set_threads(args.threads)
+        args.run(args)
+    except MemoryError:
+        print("minisam: error: there is not enough memory for this", file=sys.stderr)
         return 1
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        print(f"minisam: error: {brief(error, 1000)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print("minisam: interrupted", file=sys.stderr)
+        return stop.args[0] if stop.args else 130
     return 0
 
 

@@ -1,6 +1,8 @@
 """What a command prints to: streams that end no training, and send nothing to a terminal that it would obey."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from io import StringIO
 from typing import Any
 
@@ -26,6 +28,13 @@ class Lasting:
             do(*arguments)
         except OSError as error:
             self.lost = error
+
+    def close_if_lost(self) -> None:
+        """After a failure write to nowhere, or the interpreter would fail once more at its end."""
+        self.flush()
+        if self.lost:
+            with suppress(OSError):  # no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -18,23 +18,35 @@ from minisam.training.files import reason
 @contextmanager
 def local_pool(jobs: int) -> Iterator[Executor]:
     """An executor on this many new processes, which share out the threads of this one and die with it."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # they are `python -c …`, which would look for modules in the current folder
-    pool = ProcessPoolExecutor(
-        jobs,
-        # A fresh interpreter on every system: a fork would copy locks that threads hold.
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (max(1, get_threads() // jobs),),
-    )
+    with _safe_path():
+        pool = ProcessPoolExecutor(
+            jobs,
+            # A fresh interpreter on every system: a fork would copy locks that threads hold.
+            multiprocessing.get_context("spawn"),
+            _start_worker,
+            (max(1, get_threads() // jobs),),
+        )
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+        finally:
+            pool.shutdown()  # and wait, so that its semaphores are returned
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """New processes are `python -c …`, which would look for modules in the current folder, whoever put them there."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
+        yield
     finally:
-        pool.shutdown()  # and wait, so that its semaphores are returned
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
 
 
 def _start_worker(threads: int) -> None:
