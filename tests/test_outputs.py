@@ -314,8 +314,9 @@ if __name__ == "__main__":
 
 def test_workers_run_nothing_that_lies_in_the_current_folder(tmp_path):
     Path("socket.py").write_text("open('was here', 'w')")
-    Path("script.py").write_text(IN_A_POOL)
-    ended = subprocess.run([sys.executable, "-P", "script.py"], capture_output=True, text=True, timeout=120)
+    Path("scripts").mkdir()  # the parent looks there, not here
+    Path("scripts/run.py").write_text(IN_A_POOL)
+    ended = subprocess.run([sys.executable, "scripts/run.py"], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert not Path("was here").exists()
 
