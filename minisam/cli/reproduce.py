@@ -19,7 +19,7 @@ from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment
 from minisam.training.environment import changes
-from minisam.training.files import Damaged, brief, parse_json, read_bytes, require_writable
+from minisam.training.files import brief, parse_json, read_bytes, require_writable
 
 JOBS = 4  # at most, unless --jobs says otherwise
 
@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _require_own_results(folder: Path, name: str) -> None:
-    """Raise ValueError if the folder has the results of another experiment, which would be replaced."""
+    """Raise OSError if the folder has the results of another experiment, which would be replaced."""
     if (file := folder / "results.json").exists():
-        with suppress(Damaged, ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError):  # damaged: there is nothing to keep
             held = parse_json(read_bytes(file))["config"]["preset"]
             if held != name:
                 raise FileExistsError(f"{folder} has the results of {brief(held)}: choose another --out")

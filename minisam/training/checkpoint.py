@@ -43,7 +43,7 @@ def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any
     if value.shape == NOTHING.shape and at_start is None:
         return None  # a vector that did not exist yet
     if not value.shape and type(number := value.item()) is type(at_start):
-        if not -1 <= number < 1 << 53:
+        if type(number) is int and not -1 <= number < 1 << 53:  # a count of steps
             raise TypeError(f"optimizer.{name} is {number}")
         return number
     if (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
