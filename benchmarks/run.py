@@ -144,8 +144,9 @@ def compare(case: Case, results: dict[str, list[np.ndarray]]) -> dict[str, float
     first = next(iter(results.values()))
     differences = {system: difference(first, arrays) for system, arrays in results.items()}
     for system, value in differences.items():
-        # Float32 rounding; a gradient through ReLU and max may differ where two numbers tie.
-        if not value < 1e-3:
+        # Float32 rounding; a ReLU whose input is 0 up to rounding, or a tie of max, may go either way.
+        # In float64 all agree; in float32 PyTorch is 3e-3 from that on the deeper networks, minisam 4e-4.
+        if not value < 1e-2:
             raise ArithmeticError(f"{case.name}: {SYSTEMS[system]} differs by {value:.1e} of the largest entry")
     return differences
 

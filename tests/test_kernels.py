@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import dtypes, pairs, seeds
 
 from minisam import kernels
-from minisam.kernels import channel, compiled, pool, reference, vector
+from minisam.kernels import channel, compiled, pool, reference, tile, vector
 
 BLOCK = vector._BLOCK
 
@@ -42,6 +42,10 @@ class Draw:
     def number(self):
         return float(self.rng.uniform(0.1, 1))
 
+    def floor(self):
+        """The least value that a kernel writes: none, ReLU's or another."""
+        return self.draw(st.sampled_from([-np.inf, 0.0, 0.25]))
+
     def array(self, *shape):
         """An input, in any layout. Multiples of 1/4, so that zeros and ties occur."""
         values = np.round(4 * self.rng.standard_normal(shape)).astype(self.dtype) / 4
@@ -70,8 +74,10 @@ def convolution(d):
     N, C, F = d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)
     (H, width), (H_out, W_out), (kH, kW) = (d.draw(pairs(1, n)) for n in (8, 9, 6))
     stride = d.integer(1, 3)
-    if d.draw(st.booleans()):  # a case with its own kernel
-        kH, kW, stride, C, F = 3, 3, 1, d.integer(16, 18), d.integer(16, 18)
+    if d.draw(st.booleans()):  # a case with its own kernel: whole vectors of channels, and images of several tiles
+        kH, kW, stride = 3, 3, 1
+        C, F = (d.draw(st.sampled_from([16, 32, 48])) for _ in "CF")
+        H_out, W_out = d.draw(pairs(4, 9))
     shapes = (N, H, width, C), (kH, kW, C, F), (N, H_out, W_out, F)
     return *shapes, {"stride": stride, "padding": d.draw(pairs(0, 7))}
 
@@ -79,7 +85,7 @@ def convolution(d):
 def conv2d(d):
     x, W, y, geometry = convolution(d)
     inputs = {"x": d.array(*x), "W": d.array(*W), "b": d.array(W[-1])}
-    return {**inputs, **geometry, "out": d.blank(*y)}
+    return {**inputs, **geometry, "out": d.blank(*y), "floor": d.floor()}
 
 
 def conv2d_weight_grad(d):
@@ -147,13 +153,14 @@ def rows_of_channels(d):
 
 def channel_sums(d):
     shape = rows_of_channels(d)
-    return {"x": d.array(*shape), "shift": d.array(shape[-1]), "y": d.array(*shape)}
+    shifts = {name: d.array(shape[-1]) for name in ("x_shift", "y_shift")}
+    return {"x": d.array(*shape), "y": d.array(*shape), **shifts}
 
 
 def channel_affine(d):
     shape = rows_of_channels(d)
     per_channel = {name: d.array(shape[-1]) if d.draw(st.booleans()) else d.number() for name in "abc"}
-    return {"x": d.array(*shape), "y": d.array(*shape), **per_channel, "out": d.blank(*shape)}
+    return {"x": d.array(*shape), "y": d.array(*shape), **per_channel, "out": d.blank(*shape), "floor": d.floor()}
 
 
 def relu(d):
@@ -258,9 +265,32 @@ def test_no_layout_makes_a_kernel_compile_anew(data, name):
 
 def test_every_reference_has_a_fast_twin_that_is_tested():
     functions = inspect.getmembers(reference, inspect.isfunction)
-    public = {name for name, _ in functions if not name.startswith("_")}
+    public = {name for name, _ in functions if not name.startswith("_")} - {"strip"}  # only compiled code can call it
     assert public == set(ARGUMENTS)
     assert public == set(kernels.__all__) - {"get_threads", "set_threads"}
+
+
+@numba.njit
+def compiled_strip(n, width, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
+    tile.strip(n, width, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor)
+
+
+@given(data=st.data())
+@settings(max_examples=300)
+def test_a_strip_equals_its_twin(data):
+    """Rows of A may overlap, as windows do; C may be where the sums start; what lies between its rows is left alone."""
+    d = Draw(data)
+    n, R, P = d.integer(0, 21), d.integer(0, 4), d.integer(0, 5)
+    width = tile.lanes(np.dtype(d.dtype)) * d.integer(1, 2)
+    (a, *a_steps), (b, *b_steps), (s, s_step) = ([d.integer(0, 7) for _ in range(k)] for k in (4, 3, 2))
+    c, c_step = d.integer(0, 7), width + d.integer(0, 3)
+    A, B, S = (d.rng.standard_normal(500).astype(d.dtype) for _ in range(3))
+    C = d.rng.standard_normal(c + 22 * c_step).astype(d.dtype)
+    expected = C.copy()
+    for run, out in ((compiled_strip, C), (reference.strip, expected)):
+        start = (out, c, c_step) if s == 0 else (S, s, s_step)
+        run(n, width, A, a, tuple(a_steps), B, b, tuple(b_steps), *start, out, c, c_step, R, P, d.dtype(-0.5))
+    assert_close(C, expected)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -325,6 +355,32 @@ nan, inf = np.nan, np.inf
 def test_relu_keeps_a_nan(twin):
     x = np.array([nan, -inf, -1.0, 0.0, 2.0, inf])
     np.testing.assert_array_equal(twin.relu(x, np.empty(6)), [nan, 0, 0, 0, 2, inf])
+
+
+@TWINS
+@pytest.mark.parametrize("channels", [3, 16])
+def test_a_floor_keeps_a_nan(twin, channels):
+    """As ReLU does: a convolution or an affine map that applies it must not hide what has gone wrong."""
+    x = np.zeros((1, 5, 5, channels), np.float32)
+    x[0, 2, 2, 0] = nan
+    W, b, y = np.ones((3, 3, channels, channels), np.float32), np.full(channels, -1, np.float32), np.empty_like(x)
+    twin.conv2d(x, W, b, 1, (1, 1), y, 0.0)
+    assert np.isnan(y[0, 1:4, 1:4]).all()
+    assert not np.nanmax(y)
+    twin.channel_affine(x, 1, x, 1, -1, y, 0.0)
+    np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (2, 3), (3, 9), (1, 1)])
+def test_a_weight_that_meets_only_padding_has_no_gradient_at_all(shape):
+    """1e-8 would do harm: Adam divides it by its own size."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 3, *shape, 16)).astype(np.float32)
+    dW, db = np.empty((3, 3, 16, 16), np.float32), np.empty(16, np.float32)
+    kernels.conv2d_weight_grad(x, dy, 1, (1, 1), dW, db)
+    meets = [[[0 <= r + i - 1 < n for r in range(n)] for i in range(3)] for n in shape]
+    rows, columns = (np.any(along, axis=1) for along in meets)
+    np.testing.assert_array_equal(dW.any(axis=(2, 3)), np.outer(rows, columns))
 
 
 @TWINS

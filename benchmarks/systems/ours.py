@@ -1,12 +1,12 @@
 """minisam."""
 
 import numpy as np
-from workload import LR, MOMENTUM, RHO, Case, convolution, images, vectors, weights
+from workload import LR, MOMENTUM, RHO, Case, convolution, images, layers, vectors, weights
 
-from minisam import SAM, Adam, BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, Momentum, ReLU, Sequential, kernels
+from minisam import SAM, Adam, BatchLoss, Momentum, Sequential, kernels, nn
 from minisam.data import Batches
 from minisam.data.batches import augment
-from minisam.nn import Env, mlp
+from minisam.nn import Env
 from minisam.optim import GD, Optimizer
 
 OPTIMIZERS = {
@@ -22,21 +22,37 @@ def versions() -> dict:
     return environment()
 
 
-def network(model: str, width: int) -> Sequential:
-    if model == "mlp":
-        return mlp((32, 32, 3), 10)
-    layers = [Conv2d(3, width, 3), ReLU(), Conv2d(width, width, 3), ReLU(), MaxPool2d(2)]
-    layers += [Conv2d(width, 2 * width, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(128 * width, 10)]
-    return Sequential(layers, (32, 32, 3))
+LAYERS = {
+    "convolution": lambda c_in, c_out, size, stride: nn.Conv2d(c_in, c_out, size, stride, size // 2),
+    "norm": nn.BatchNorm,
+    "linear": nn.Linear,
+    "dropout": nn.Dropout,
+    "pool": lambda: nn.MaxPool2d(2),
+    "mean": nn.GlobalAvgPool2d,
+    "flatten": nn.Flatten,
+    "relu": nn.ReLU,
+    "sum": lambda *paths: nn.Residual(*map(translate, paths)),
+}
+
+
+def translate(described: list[tuple]) -> list[nn.Layer]:
+    return [LAYERS[kind](*numbers) for kind, *numbers in described]
+
+
+def network(described: list[tuple]) -> tuple[Sequential, np.ndarray]:
+    """A network and its weights."""
+    theta = np.concatenate([w.ravel() for w in weights(described)])
+    return Sequential(translate(described), (32, 32, 3)), theta
 
 
 def _step(case: Case):
-    net, optimizer = network(case.what, case.width), OPTIMIZERS[case.optimizer]()
-    start = np.concatenate([w.ravel() for w in weights(case.what, case.width)])
-    theta, batch = start.copy(), BatchLoss(net, *images(case.n))
+    described, optimizer = layers(case.what, case.width), OPTIMIZERS[case.optimizer]()
+    net, theta = network(described)
+    batch = BatchLoss(net, *images(case.n), key=(0,))
 
     def result() -> list[np.ndarray]:
-        at_theta, grad = optimizer.gradient(start, batch)
+        net, start = network([layer for layer in described if layer[0] != "dropout"])  # whose masks differ
+        at_theta, grad = OPTIMIZERS[case.optimizer]().gradient(start, BatchLoss(net, *images(case.n)))
         return [np.array([at_theta.loss]), grad]
 
     return lambda: optimizer.step(theta, batch), result
@@ -44,15 +60,16 @@ def _step(case: Case):
 
 def _conv(case: Case):
     x, W, b, dy = convolution(case)
+    stride, padding = case.stride, (case.size // 2, case.size // 2)
     y, dx, dW, db = (np.empty_like(array) for array in (dy, x, W, b))
 
     def run() -> None:
         if case.what == "forward":
-            kernels.conv2d(x, W, b, 1, (1, 1), y)
+            kernels.conv2d(x, W, b, stride, padding, y)
         if case.what in ("input gradient", "both gradients"):
-            kernels.conv2d_input_grad(dy, W, 1, (1, 1), dx)
+            kernels.conv2d_input_grad(dy, W, stride, padding, dx)
         if case.what in ("weight gradient", "both gradients"):
-            kernels.conv2d_weight_grad(x, dy, 1, (1, 1), dW, db)
+            kernels.conv2d_weight_grad(x, dy, stride, padding, dW, db)
 
     def result() -> list[np.ndarray]:
         run()
@@ -81,8 +98,7 @@ def _update(case: Case):
 
 def _epoch(case: Case):
     x, y = images(case.n)
-    net, optimizer, env = network("cnn", 32), OPTIMIZERS["sam"](), Env()
-    theta = np.concatenate([w.ravel() for w in weights("cnn")])
+    (net, theta), optimizer, env = network(layers("reference")), OPTIMIZERS["sam"](), Env()
     batches = Batches(x, y, 128, augmented=True)
 
     def run() -> None:
@@ -94,8 +110,9 @@ def _epoch(case: Case):
 
 def _predict(case: Case):
     x, _ = images(case.n)
-    net, theta = network(case.what, 32), np.concatenate([w.ravel() for w in weights(case.what)])
-    return lambda: net.predict(theta, x), lambda: [net.forward(theta, x[:200])]
+    net, theta = network(layers(case.what))
+    env = Env(running=net.init_stats())
+    return lambda: net.predict(theta, x), lambda: [net.forward(theta, x[:200], env)]
 
 
 def prepare(case: Case):

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from workload import LR, MOMENTUM, RHO, Case, convolution, images, vectors, weights
+from workload import LR, MOMENTUM, RHO, Case, convolution, images, layers, vectors, weights
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+COMPILE = lambda net: net  # noqa: E731
 
 
 def versions() -> dict:
@@ -24,37 +25,56 @@ def _oihw(W: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(W).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def network(model: str, width: int) -> nn.Sequential:
-    if model == "mlp":
-        hidden = [nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU()]
-        net = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
-    else:
-        layers = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)]
-        layers += [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU()]
-        layers += [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128 * width, 10)]
-        net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+class Sum(nn.Module):
+    """block(x) + shortcut(x)."""
+
+    def __init__(self, block: list[tuple], shortcut: list[tuple]) -> None:
+        super().__init__()
+        self.block, self.shortcut = (nn.Sequential(*translate(path)) for path in (block, shortcut))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x) + self.shortcut(x)
+
+
+LAYERS = {
+    "convolution": lambda c_in, c_out, size, stride: nn.Conv2d(c_in, c_out, size, stride, size // 2),
+    "norm": nn.BatchNorm2d,
+    "linear": nn.Linear,
+    "dropout": nn.Dropout,
+    "pool": lambda: nn.MaxPool2d(2),
+    "mean": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "flatten": nn.Flatten,
+    "relu": nn.ReLU,
+    "sum": Sum,
+}
+
+
+def translate(described: list[tuple]) -> list[nn.Module]:
+    return [LAYERS[kind](*numbers) for kind, *numbers in described]
+
+
+def _orders(described: list[tuple]) -> list[np.ndarray]:
+    """For each parameter, where its entries lie in minisam's."""
+    orders, flattened = [], ("flatten",) in described and described[0] != ("flatten",)
+    for w in weights(described):
+        places = np.arange(w.size).reshape(w.shape)
+        if w.ndim == 4:  # OIHW
+            places = places.transpose(3, 2, 0, 1)
+        elif w.ndim == 2 and flattened:  # after it, minisam goes pixel by pixel, PyTorch channel by channel
+            side = 8 if described.count(("pool",)) == 2 else 4
+            places = places.reshape(side, side, -1, 10).transpose(3, 2, 0, 1).reshape(10, -1)
+        elif w.ndim == 2:
+            places = places.T
+        orders.append(places)
+    return orders
+
+
+def network(described: list[tuple]) -> nn.Sequential:
+    net = nn.Sequential(*translate(described)).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        for parameter, w in zip(net.parameters(), weights(model, width), strict=True):
-            parameter.copy_(_to_torch(w, model))
+        for p, w, order in zip(net.parameters(), weights(described), _orders(described), strict=True):
+            p.copy_(torch.from_numpy(w.ravel()[order]))
     return net
-
-
-def _to_torch(w: np.ndarray, model: str) -> torch.Tensor:
-    if w.ndim == 4:
-        return _oihw(w)
-    if w.ndim == 2 and model == "cnn":
-        # After Flatten, minisam goes pixel by pixel, PyTorch channel by channel.
-        w = w.reshape(8, 8, -1, 10).transpose(2, 0, 1, 3).reshape(w.shape)
-    return torch.from_numpy(np.ascontiguousarray(w.T))
-
-
-def _to_numpy(p: torch.Tensor, model: str) -> np.ndarray:
-    g = p.numpy()
-    if g.ndim == 4:
-        return g.transpose(2, 3, 1, 0).ravel()
-    if g.ndim == 2 and model == "cnn":
-        g = g.reshape(10, -1, 8, 8).transpose(0, 2, 3, 1).reshape(g.shape)
-    return g.T.ravel()
 
 
 class SAM:
@@ -80,9 +100,9 @@ class SAM:
         self.base.zero_grad()
 
 
-def _training(model: str, width: int, name: str, X: torch.Tensor, Y: torch.Tensor):
+def _training(described: list[tuple], name: str, X: torch.Tensor, Y: torch.Tensor):
     """Functions for a step on (X, Y), and for the loss and gradient that the first step follows."""
-    net = network(model, width)
+    net = COMPILE(network(described))
     if name == "adam":
         base = torch.optim.Adam(net.parameters(), lr=LR)
     else:
@@ -110,33 +130,40 @@ def _training(model: str, width: int, name: str, X: torch.Tensor, Y: torch.Tenso
         if name == "sam":
             sam.first_step()
             gradient()
-        return [np.array([loss]), np.concatenate([_to_numpy(p.grad, model) for p in net.parameters()])]
+        grads = []
+        for p, order in zip(net.parameters(), _orders(described), strict=True):
+            grads.append(np.empty(order.size, np.float32))
+            grads[-1][order] = p.grad.numpy()
+        return [np.array([loss]), np.concatenate(grads)]
 
     return step, result
 
 
-def _inputs(model: str, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _inputs(described: list[tuple], n: int) -> tuple[torch.Tensor, torch.Tensor]:
     x, y = images(n)
-    return torch.from_numpy(x) if model == "mlp" else _nchw(x), torch.from_numpy(y)
+    return torch.from_numpy(x) if described[0] == ("flatten",) else _nchw(x), torch.from_numpy(y)
 
 
 def _step(case: Case):
-    inputs = _inputs(case.what, case.n)
-    step, _ = _training(case.what, case.width, case.optimizer, *inputs)
-    _, result = _training(case.what, case.width, case.optimizer, *inputs)
+    described = layers(case.what, case.width)
+    inputs = _inputs(described, case.n)
+    step, _ = _training(described, case.optimizer, *inputs)
+    deterministic = [layer for layer in described if layer[0] != "dropout"]  # whose masks differ
+    _, result = _training(deterministic, case.optimizer, *inputs)
     return step, result
 
 
 def _conv(case: Case):
     x, W, b, dy = convolution(case)
     X, W_, b_, dY = _nchw(x), _oihw(W), torch.from_numpy(b), _nchw(dy)
+    stride, padding = [case.stride] * 2, [case.size // 2] * 2
 
     def backward(*mask: bool) -> tuple:
-        geometry = (W_.shape[:1], [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+        geometry = (W_.shape[:1], stride, padding, [1, 1], False, [0, 0], 1)
         return torch.ops.aten.convolution_backward(dY, X, W_, *geometry, mask)
 
     run = {
-        "forward": lambda: F.conv2d(X, W_, b_, padding=1),
+        "forward": lambda: F.conv2d(X, W_, b_, stride, padding),
         "input gradient": lambda: backward(True, False, False)[0],
         "weight gradient": lambda: backward(False, True, True)[1:],
         "both gradients": lambda: backward(True, True, True),
@@ -187,7 +214,7 @@ def augment(x: torch.Tensor, rng: np.random.Generator, pad: int = 4) -> torch.Te
 
 def _epoch(case: Case):
     x, y = (torch.from_numpy(array) for array in images(case.n))
-    step, _ = _training("cnn", 32, "sam", x, y)
+    step, _ = _training(layers("reference"), "sam", x, y)
     rng = np.random.default_rng(0)
 
     def run() -> None:
@@ -198,8 +225,9 @@ def _epoch(case: Case):
 
 
 def _predict(case: Case):
-    X, _ = _inputs(case.what, case.n)
-    net = network(case.what, 32)
+    described = layers(case.what)
+    X, _ = _inputs(described, case.n)
+    net = COMPILE(network(described).eval())
 
     @torch.inference_mode()
     def run() -> list[torch.Tensor]:

@@ -1,8 +1,11 @@
 """Sums and affine maps channel by channel, for BatchNorm (twins in `reference`).
 
-Arrays (N, …, C) are seen as rows of C channels. Each is read once: NumPy would make a pass, and a
-temporary, of every operation.
+Arrays (N, …, C) are seen as pixels of C channels, and each is read once: NumPy would make a pass, and a
+temporary, of every operation. A loop over a few channels is too short to be fast, so many pixels make
+one long row, and what belongs to a channel is repeated along it.
 """
+
+import math
 
 import numpy as np
 
@@ -11,52 +14,75 @@ from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel
 
-_BLOCK = 1 << 16  # numbers that a thread takes at once
+_ROW = 1 << 9  # numbers in a long row: a few such rows fit into the nearest cache
+_BLOCK = 1 << 17  # numbers that a thread takes at once
 
 
-@kernel("void(T[:,::1], f8[::1], T[:,::1], f8[:,::1])")
-def channel_sums_rows(x, shift, y, sums):
+@kernel("void(T[::1], T[::1], T[::1], T[::1], T[:,::1])")
+def channel_sums_block(x, x_shift, y, y_shift, sums):
     sums[:] = 0
-    for i in range(len(x)):
-        for c in range(len(shift)):
-            v = np.float64(y[i, c])
-            sums[0, c] += v
-            sums[1, c] += (x[i, c] - shift[c]) * v
+    total, products = sums[0], sums[1]  # a sum for each place in the row: none gets many terms
+    for start in range(0, len(x), len(x_shift)):
+        u, v = x[start : start + len(x_shift)], y[start : start + len(x_shift)]
+        for i in range(len(u)):
+            moved = v[i] - y_shift[i]
+            total[i] += moved
+            products[i] += (u[i] - x_shift[i]) * moved
 
 
-@kernel("void(T[:,::1], T[::1], T[:,::1], T[::1], T[::1], T[:,::1])")
-def channel_affine_rows(x, a, y, b, c, out):
-    for i in range(len(x)):
-        for k in range(len(a)):
-            out[i, k] = a[k] * x[i, k] + b[k] * y[i, k] + c[k]
+@kernel("void(T[::1], T[::1], T[::1], T[::1], T[::1], T, T[::1])")
+def channel_affine_block(x, a, y, b, c, floor, out):
+    for start in range(0, len(x), len(a)):
+        u, v, to = x[start : start + len(a)], y[start : start + len(a)], out[start : start + len(a)]
+        for i in range(len(u)):
+            value = a[i] * u[i] + b[i] * v[i] + c[i]
+            to[i] = floor if value < floor else value  # a NaN stays a NaN
 
 
-def _rows(*arrays: Array) -> list[Array]:
-    rows = [dense(x).reshape(-1, x.shape[-1]) for x in arrays]
-    if len({x.shape for x in rows}) > 1:  # compiled loops do not check their bounds
+def _flat(*arrays: Array) -> list[Array]:
+    if len({x.shape for x in arrays}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected arrays of one shape, got {[x.shape for x in arrays]}")
-    return rows
+    return [dense(x).reshape(-1) for x in arrays]
 
 
-def channel_sums(x: Array, shift: Array, y: Array) -> Array:
-    """Σ y and Σ (x - shift) y per channel, in float64; see `reference.channel_sums`."""
-    (x, y), add = _rows(x, y), channel_sums_rows[x.dtype]
-    shift = np.full(x.shape[1], shift, np.float64)
+def _along_row(per_channel: Array, dtype: np.dtype) -> Array:
+    """Values of C channels, repeated along a long row."""
+    return np.tile(per_channel.astype(dtype), max(1, _ROW // len(per_channel)))
+
+
+def channel_sums(x: Array, x_shift: Array, y: Array, y_shift: Array | float = 0.0) -> Array:
+    """Σ (y - y_shift) and Σ (x - x_shift)(y - y_shift) per channel; see `reference.channel_sums`."""
+    (x_flat, y_flat), add, C = _flat(x, y), channel_sums_block[x.dtype], x.shape[-1]
+    x_row, y_row = (_along_row(np.full(C, shift), x.dtype) for shift in (x_shift, y_shift))
 
     def part(i: int, j: int) -> Array:
-        sums = np.empty((2, len(shift)))
-        add(x[i:j], shift, y[i:j], sums)
-        return sums
+        sums, block = np.empty((2, len(x_row)), x.dtype), slice(i * C, j * C)
+        add(x_flat[block], x_row, y_flat[block], y_row, sums)
+        return sums.reshape(2, -1, C).sum(axis=1, dtype=np.float64)
 
-    return np.sum(parallel(part, len(x), max(1, _BLOCK // len(shift))), axis=0)
+    with np.errstate(invalid="ignore"):
+        sums = np.sum(parallel(part, len(x_flat) // C, max(1, _BLOCK // C)), axis=0)
+    if not np.isfinite(sums).all():  # rare: activations of 1e19 in float32
+        return reference.channel_sums(x, x_shift, y, y_shift)
+    sums[1] += (x_row[:C] - x_shift) * sums[0]  # what float32 took from the shift
+    return sums
 
 
-def channel_affine(x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array) -> Array:
-    """out = a x + b y + c, with a, b and c per channel; see `reference.channel_affine`."""
-    coefficients, range_ = np.array([np.full(x.shape[-1], v, np.float64) for v in (a, b, c)]), np.finfo(x.dtype)
-    sizes = np.abs(coefficients)
-    if np.any(((sizes > 0) & (sizes < range_.tiny)) | (sizes > range_.max)):  # rare: activations of 1e18 in float32
-        return reference.channel_affine(x, coefficients[0], y, coefficients[1], coefficients[2], out)
-    (x, y, to), affine, (a, b, c) = _rows(x, y, out), channel_affine_rows[x.dtype], coefficients.astype(x.dtype)
-    parallel(lambda i, j: affine(x[i:j], a, y[i:j], b, c, to[i:j]), len(x), max(1, _BLOCK // x.shape[1]))
+def channel_affine(
+    x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array, floor: float = -math.inf
+) -> Array:
+    """out = max(a x + b y + c, floor), with a, b and c per channel; see `reference.channel_affine`."""
+    C, limits = x.shape[-1], np.finfo(x.dtype)
+    a, b, c = (np.full(C, value, np.float64) for value in (a, b, c))
+    sizes = np.abs([a, b, c])
+    if np.any(((sizes > 0) & (sizes < limits.tiny)) | (sizes > limits.max)):  # rare: activations of 1e18 in float32
+        return reference.channel_affine(x, a, y, b, c, out, floor)
+    (x_flat, y_flat, to), affine = _flat(x, y, out), channel_affine_block[x.dtype]
+    a, b, c = (_along_row(value, x.dtype) for value in (a, b, c))
+
+    def part(i: int, j: int) -> None:
+        block = slice(i * C, j * C)
+        affine(x_flat[block], a, y_flat[block], b, c, floor, to[block])
+
+    parallel(part, len(x_flat) // C, max(1, _BLOCK // C))
     return out

@@ -10,6 +10,7 @@ NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through the
 import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 _kernels: list["Kernel"] = []
 _compiled: set[np.dtype] = set()
 _lock = threading.Lock()
+_SOURCES = sorted((file.name, file.stat().st_mtime, file.stat().st_size) for file in Path(__file__).parent.glob("*.py"))
 
 
 class Kernel:
@@ -28,6 +30,8 @@ class Kernel:
             self.run = numba.njit(function, cache=True, **options)
         except RuntimeError:  # no folder can be written: every process compiles for itself
             self.run = numba.njit(function, **options)
+        with suppress(AttributeError):  # on disk a kernel is out of date when a function it calls has changed
+            self.run._cache._cache_file._source_stamp = _SOURCES
         self.signature = signature
         _kernels.append(self)
 
@@ -85,4 +89,4 @@ def compile_all(dtype: np.dtype) -> None:
 
 def dense(x: np.ndarray) -> np.ndarray:
     """x, copied unless it is C-contiguous and writeable, as the kernels are compiled for."""
-    return np.require(x, requirements=("C", "W"))
+    return x if x.flags.carray else np.require(x, requirements=("C", "W"))

@@ -1,13 +1,10 @@
-"""Convolution as matrix products over blocks that stay in the cache (twins in `reference`).
+"""Convolution: all three passes from one loop over tiles (see `tile`; twins in `reference`).
 
-Unfolding (im2col) writes the window of every output pixel as one column of a matrix; the
-convolution is then the weight's product with it. For a whole batch the matrix is kH·kW times the
-size of the images, so it is made a few images at a time and multiplied while it is still in L2.
-Channel by channel, a row of the matrix is rows of an image, shifted: straight copies.
+Here the work is cut into blocks of images, one for each call of a compiled loop; channels are filled up to
+whole vectors; and the input gradient becomes a convolution.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -15,94 +12,163 @@ from minisam.checks import Array
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
-from minisam.kernels.threads import parallel, runs, scratch
+from minisam.kernels.threads import parallel, scratch
+from minisam.kernels.tile import TILE_BYTES, add_rows, strip, surrounded, whole_vectors
 
-_BLOCK_BYTES = 1 << 19  # of unfolded windows: half of a common L2 cache
-_MOST_PARTIALS = 16  # partial weight gradients, added up in order
-
-
-@kernel("void(T[:,:,:,::1], i8, i8, i8, T[:,::1], T[:,:,:,:,:,::1])")
-def unfold(x, stride, above, before, planes, windows):
-    """windows[i, j, k, n, r, c] = x[n, r·stride + i - above, c·stride + j - before, k], 0 outside."""
-    kH, kW, C, N, H_out, W_out = windows.shape
-    for n, r, i in np.ndindex(N, H_out, kH):
-        # One image row with its border, channel by channel: then windows are straight copies.
-        planes[:], h = 0, r * stride + i - above
-        if 0 <= h < x.shape[1]:
-            for c in range(max(-before, 0), min(planes.shape[1] - before, x.shape[2])):
-                for k in range(C):
-                    planes[k, before + c] = x[n, h, c, k]
-        for j, k in np.ndindex(kW, C):
-            to, source = windows[i, j, k, n, r], planes[k, j:]
-            if stride == 1:  # a loop of its own, which vectorises
-                for c in range(W_out):
-                    to[c] = source[c]
-            else:
-                for c in range(W_out):
-                    to[c] = source[c * stride]
+_WORK = 1 << 24  # multiply-adds that a thread takes at once: some 0.3 ms
+_MOST_PARTIALS = 8  # partial weight gradients, added up in order
+_FEWEST_PIXELS = 512  # of y, for each of them: then adding them up takes little time
 
 
-def _windows(x: Array, unfolded: Callable, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
-    """The windows of some images as columns (kH·kW·C, n·H_out·W_out), in scratch memory."""
-    C, width = x.shape[3], (out_size[1] - 1) * stride + kernel[1]
-    planes, windows = scratch(x.dtype, (C, width), (*kernel, C, len(x), *out_size))
-    unfolded(x, stride, *padding, planes, windows)
-    return windows.reshape(math.prod(kernel) * C, -1)
+@kernel("void(T[:,:,:,::1], T[:,:,:,::1], T[::1], i8, i8, i8, T[:,:,::1], T[:,:,:,::1], i8, i8, i8, T)")
+def convolve_images(x, W, b, stride, above, before, padded, y, top, left, spacing, floor):
+    """y[n, top + r·spacing, left + c·spacing, :] = max(b + the product of W with the window of x[n] at (r, c), floor).
+
+    F must be whole vectors; `padded` is scratch memory for an image and as many zeros as its windows reach.
+    """
+    (kH, kW, C, F), (_, H, columns, _), widest = W.shape, y.shape, TILE_BYTES // x.itemsize
+    weights, n_pixels = W.reshape(W.size), (columns - left + spacing - 1) // spacing  # in a row
+    padded[:] = 0
+    for n in range(len(x)):
+        image, to = surrounded(x[n], above, before, padded), y[n].reshape(H * columns * F)
+        row = image.shape[1] * C
+        pixels = image.reshape(len(image) * row)
+        for f in range(0, F, widest):
+            for r in range((H - top + spacing - 1) // spacing):
+                at, place = r * stride * row, ((top + r * spacing) * columns + left) * F + f
+                of_x, of_W, width = (stride * C, row, 1), (kW * C * F, F), min(widest, F - f)
+                strip(
+                    n_pixels,
+                    width,
+                    pixels,
+                    at,
+                    of_x,
+                    weights,
+                    f,
+                    of_W,
+                    b,
+                    f,
+                    0,
+                    to,
+                    place,
+                    spacing * F,
+                    kH,
+                    kW * C,
+                    floor,
+                )
 
 
-def _images_in_a_block(y: Array, W: Array) -> int:
-    return max(1, _BLOCK_BYTES // (math.prod(y.shape[1:3]) * math.prod(W.shape[:3]) * W.itemsize))
+@kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, i8, T[:,:,::1], T[:,:,:,::1], T[::1])")
+def correlate_images(x, dy, stride, above, before, padded, dW, row_sums):
+    """dW[i, j, k, f] = Σₙᵣ꜀ x[n, r·stride + i - above, c·stride + j - before, k] dy[n, r, c, f]; F is whole vectors.
+
+    row_sums[(c, f)] = Σₙᵣ dy[n, r, c, f]: what is left of db to add up.
+    """
+    (N, H, columns, F), (kH, kW, C, _), widest = dy.shape, dW.shape, TILE_BYTES // x.itemsize
+    sums, no_floor = dW.reshape(dW.size), x.dtype.type(-np.inf)
+    padded[:], sums[:], row_sums[:] = 0, 0, 0
+    for n in range(N):
+        image, slopes = surrounded(x[n], above, before, padded), dy[n].reshape(H * columns * F)
+        row = image.shape[1] * C
+        pixels = image.reshape(len(image) * row)
+        for i in range(kH):
+            for f in range(0, F, widest):
+                of_x, of_dy, to = (1, stride * row, stride * C), (columns * F, F), i * kW * C * F + f
+                width = min(widest, F - f)
+                strip(
+                    kW * C,
+                    width,
+                    pixels,
+                    i * row,
+                    of_x,
+                    slopes,
+                    f,
+                    of_dy,
+                    sums,
+                    to,
+                    F,
+                    sums,
+                    to,
+                    F,
+                    H,
+                    columns,
+                    no_floor,
+                )
+        add_rows(dy[n], row_sums)
 
 
-def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
-    """Write the convolution of x with W, plus b, into out; see `reference.conv2d`."""
-    if winograd.suits(W, stride):
-        return winograd.conv2d(x, W, b, padding, out)
-    kernel, out_size, F = W.shape[:2], out.shape[1:3], len(b)
-    x, W_matrix, unfolded = dense(x), dense(W).reshape(-1, F), unfold[x.dtype]
+def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array, floor: float = -math.inf) -> Array:
+    """Write the convolution of x with W, plus b, or floor where that is more, into out; see `reference.conv2d`."""
+    return _convolve(x, W, b, stride, padding, out, floor)
+
+
+def _convolve(
+    x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array, floor: float,
+    start: Pair = (0, 0), spacing: int = 1,
+) -> Array:  # fmt: skip
+    """A convolution that fills only the pixels of out that are `spacing` apart from `start` on."""
+    if spacing == 1 and winograd.suits(W, stride, out):
+        return winograd.conv2d(x, W, b, padding, out, floor)
+    F, x, convolve, W, b = len(b), dense(x), convolve_images[x.dtype], whole_vectors(W), whole_vectors(b)
+    pixels = (slice(None), *(slice(first, None, spacing) for first in start))
+    _, H_out, W_out, _ = out[pixels].shape
+    if not H_out * W_out:
+        return out
 
     def images(first: int, last: int) -> None:
-        y = out[first:last].reshape(-1, F)
-        np.matmul(_windows(x[first:last], unfolded, kernel, stride, padding, out_size).T, W_matrix, out=y)
-        y += b
+        to = out[first:last]
+        missing = len(b) > F  # channels of whole vectors
+        padded, wide = scratch(x.dtype, _reach(H_out, W_out, stride, W), (*to.shape[:3], len(b) * missing))
+        convolve(x[first:last], W, b, stride, *padding, padded, wide if missing else to, *start, spacing, floor)
+        if missing:
+            to[pixels] = wide[pixels][..., :F]
 
-    parallel(images, len(x), _images_in_a_block(out, W))
+    parallel(images, len(x), _images_in_a_block(H_out * W_out, W))
     return out
 
 
 def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db; see `reference.conv2d_weight_grad`."""
-    if winograd.suits(dW, stride):
+    if winograd.suits(dW, stride, dy):
         winograd.conv2d_weight_grad(x, dy, padding, dW, db)
         return
-    x, dy, F, unfolded = dense(x), dense(dy), len(db), unfold[x.dtype]
-    block = _images_in_a_block(dy, dW)
+    x, dy, correlate = dense(x), whole_vectors(dy), correlate_images[x.dtype]
+    _, H_out, W_out, width = dy.shape
 
-    def images(first: int, last: int) -> Array:
-        partial = np.zeros((dW.size // F + 1, F), x.dtype)  # dL/dW, and dL/db as its last row
-        for i, j in runs(last - first, block):
-            part = slice(first + i, first + j)
-            slopes = dy[part].reshape(-1, F)
-            windows = _windows(x[part], unfolded, dW.shape[:2], stride, padding, dy.shape[1:3])
-            partial[:-1] += windows @ slopes
-            partial[-1] += np.ones(len(slopes), x.dtype) @ slopes  # faster than sum
-        return partial
+    def images(first: int, last: int) -> tuple[Array, Array]:
+        (padded,) = scratch(x.dtype, _reach(H_out, W_out, stride, dW))
+        sums = np.empty((*dW.shape[:3], width), x.dtype), np.empty(W_out * width, x.dtype)
+        correlate(x[first:last], dy[first:last], stride, *padding, padded, *sums)
+        return sums
 
-    total = np.sum(parallel(images, len(x), max(block, -(-len(x) // _MOST_PARTIALS))), axis=0)
-    dW[...], db[...] = total[:-1].reshape(dW.shape), total[-1]
+    fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_PIXELS // (H_out * W_out))
+    block = max(_images_in_a_block(H_out * W_out, dW), fewest)
+    total, row_sums = (np.sum(partials, axis=0) for partials in zip(*parallel(images, len(x), block), strict=True))
+    dW[...] = total[..., : len(db)]
+    db[...] = row_sums.reshape(W_out, width).sum(axis=0)[: len(db)]
 
 
 def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:
     """Write dL/dx; see `reference.conv2d_input_grad`.
 
-    The gradient is itself a convolution: of dy, spread out by the stride, with the kernel turned
-    by 180° and its channel axes swapped. Nothing is scattered, so blocks never write to one place.
+    x[h] meets the taps i of the kernel for which h + above - i is a row of y times the stride: every
+    stride-th tap. So pixels `stride` apart have a gradient of their own, and it is a convolution of dy with
+    their taps, turned by 180° and with channels swapped. Nothing is scattered: each pixel is written once.
     """
-    N, H_out, W_out, F = dy.shape
+    zeros = np.zeros(W.shape[2], dy.dtype)
+    for top, left in np.ndindex(stride, stride):
+        (down, i), (right, j) = divmod(top + padding[0], stride), divmod(left + padding[1], stride)
+        taps = W[i::stride, j::stride][::-1, ::-1].transpose(0, 1, 3, 2)
+        border = (len(taps) - 1 - down, taps.shape[1] - 1 - right) if taps.size else (0, 0)
+        _convolve(dy, taps, zeros, 1, border, out, -math.inf, (top, left), stride)
+    return out
+
+
+def _reach(H_out: int, W_out: int, stride: int, W: Array) -> tuple[int, int, int]:
+    """The shape of an image with all that the windows of H_out × W_out pixels see."""
     kH, kW, C, _ = W.shape
-    if stride > 1:
-        spread = np.zeros((N, (H_out - 1) * stride + 1, (W_out - 1) * stride + 1, F), dy.dtype)
-        spread[:, ::stride, ::stride] = dy
-        dy = spread
-    turned = W[::-1, ::-1].transpose(0, 1, 3, 2)
-    return conv2d(dy, turned, np.zeros(C, dy.dtype), 1, (kH - 1 - padding[0], kW - 1 - padding[1]), out)
+    return (H_out - 1) * stride + kH, (W_out - 1) * stride + kW, C
+
+
+def _images_in_a_block(pixels: int, W: Array) -> int:
+    return max(1, _WORK // max(1, pixels * W.size))

@@ -8,6 +8,7 @@ x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
 """
 
 import numpy as np
+from numpy.lib import stride_tricks
 
 from minisam.checks import Array
 
@@ -19,6 +20,24 @@ Pair = tuple[int, int]
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """out = a b, with a (M, K), b (K, N) and out (M, N)."""
     return np.matmul(a, b, out=out)
+
+
+# --- tile -----------------------------------------------------------------------------------------
+
+
+def strip(n, width, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
+    """C[m, :] = max(S[m, :] + Σᵣₚ A[m, r, p] · B[r, p, :], floor) for m < n, r < R, p < P, on flat arrays with steps.
+
+    A[m, r, p] is A[a + m·a_steps[0] + r·a_steps[1] + p·a_steps[2]], B[r, p, j] is B[b + r·b_steps[0] +
+    p·b_steps[1] + j], S[m, j] is S[s + m·s_step + j], and C likewise; j < width: one vector, or _VECTORS. S may be C.
+    """
+    size = A.itemsize
+
+    def view(array, start, shape, steps):
+        return stride_tricks.as_strided(array[start:], shape, [size * step for step in steps])
+
+    sums = np.einsum("mrp,rpj->mj", view(A, a, (n, R, P), a_steps), view(B, b, (R, P, width), (*b_steps, 1)))
+    view(C, c, (n, width), (c_step, 1))[...] = np.maximum(view(S, s, (n, width), (s_step, 1)) + sums, floor)
 
 
 # --- conv -----------------------------------------------------------------------------------------
@@ -34,19 +53,19 @@ def _pad(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> 
 def _windows(x: Array, kernel: Pair, stride: int, padding: Pair, out_size: Pair) -> Array:
     """The windows (N, H_out, W_out, C, kH, kW) of images (N, H, W, C) padded so."""
     x = _pad(x, kernel, stride, padding, out_size)
-    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
+    view = stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
     return view[:, ::stride, ::stride][:, : out_size[0], : out_size[1]]
 
 
-def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array) -> Array:
-    """y[n,r,c,f] = b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f].
+def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array, floor: float = -np.inf) -> Array:
+    """y[n,r,c,f] = max(b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f], floor).
 
     x (N, H, W, C), W (kH, kW, C, F), b (F,), out (N, H_out, W_out, F), padding = (above, before).
     x is zero outside its borders; how far the zeros reach below and after follows from out's shape.
     """
     kernel, out_size = W.shape[:2], out.shape[1:3]
     windows = _windows(x, kernel, stride, padding, out_size)
-    out[...] = np.einsum("nrckij,ijkf->nrcf", windows, W, optimize=True) + b
+    out[...] = np.maximum(np.einsum("nrckij,ijkf->nrcf", windows, W, optimize=True) + b, floor)
     return out
 
 
@@ -126,15 +145,24 @@ def avg_pool2d_grad(dy: Array, size: int, stride: int, out: Array) -> Array:
 # --- channel --------------------------------------------------------------------------------------
 
 
-def channel_sums(x: Array, shift: Array, y: Array) -> Array:
-    """Σ y and Σ (x - shift) y over all axes but the last, in float64: (2, C) of x and y (N, …, C)."""
-    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]).astype(np.float64)
-    return np.stack([y.sum(axis=0), ((x - shift) * y).sum(axis=0)])
+def channel_sums(x: Array, x_shift: Array, y: Array, y_shift: Array | float = 0.0) -> Array:
+    """Σ (y - y_shift) and Σ (x - x_shift)(y - y_shift) over all axes but the last: (2, C) float64 of x, y (N, …, C).
+
+    y_shift must be exact in y's dtype, such as a value of y.
+    """
+    x, y = (array.reshape(-1, array.shape[-1]).astype(np.float64) for array in (x, y))
+    y -= y_shift
+    return np.stack([y.sum(axis=0), ((x - x_shift) * y).sum(axis=0)])
 
 
-def channel_affine(x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array) -> Array:
-    """out = a x + b y + c, with numbers a, b and c for each channel (C,), or one for all."""
-    out[...] = a * x + b * y + c
+def channel_affine(
+    x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array, floor: float = -np.inf
+) -> Array:
+    """out = max(a x + b y + c, floor), with numbers a, b and c for each channel (C,), or one for all.
+
+    A NaN stays a NaN. With floor = 0 that is an affine map and the ReLU after it.
+    """
+    out[...] = np.maximum(a * x + b * y + c, floor)
     return out
 
 

@@ -16,6 +16,13 @@ from minisam.kernels.threads import parallel
 _BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call
 
 
+@kernel("void(T[::1], T[::1])")
+def relu_block(x, out):
+    zero = x.dtype.type(0)
+    for i in range(len(x)):
+        out[i] = zero if x[i] < zero else x[i]  # a NaN stays a NaN
+
+
 @kernel("void(T[::1], T[::1], T[::1])")
 def relu_grad_block(y, dy, out):
     zero = y.dtype.type(0)
@@ -80,7 +87,7 @@ def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
 
 def relu(x: Array, out: Array) -> Array:
     """out = max(x, 0); see `reference.relu`."""
-    _blockwise(lambda x, out: np.maximum(x, 0, out=out), _flat(x), out.reshape(-1))
+    _blockwise(relu_block[x.dtype], _flat(x), out.reshape(-1))
     return out
 
 

@@ -9,24 +9,33 @@ points alone,
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A               in two dimensions: 36 products, not 144
 
 With channels, each of the 36 is a matrix product over all tiles, (tiles, C) times (C, F). The
-weight gradient is the same formula transposed: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G. `to_tiles` computes
-M (·) Mᵀ for both factors: on overlapping 6×6 tiles d with M = Bᵀ, and on 4×4 blocks dy with M = A. For
-these it reads 6×6 pixels as well, and M is A with two columns of zeros appended.
+weight gradient is the same formula transposed: dg = Gᵀ [(Bᵀ d B)ᵀ (A dy Aᵀ)] G. All of these sums, the
+maps by A and B too, are strips of register tiles (see `tile`), for a few rows of image tiles at a time.
+
+Rounding is a little coarser than that of plain sums (a test holds it to 2·10⁻⁶ of the largest output in
+float32), and what is exactly 0 there may be 1e-8 here. Where that would be a weight's whole gradient, because the
+weight meets nothing but zeros around an image of less than four rows or columns, `conv` does not come here.
 
 In the code: tile (r, t) of image n begins at pixel (4r, 4t) of y; i, j and p, q run over the six points
 or pixels of a tile; C and F are the channels of x and y; U, V and D stand for G g Gᵀ, Bᵀ d B and A dy Aᵀ.
 """
 
+import math
+
+import numba
 import numpy as np
 
 from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
-from minisam.kernels.threads import parallel, runs, scratch
+from minisam.kernels.threads import parallel, scratch
+from minisam.kernels.tile import TILE_BYTES, add_rows, lanes, strip, surrounded
 
-_TILE_BYTES = 1 << 20  # transformed tiles of one block: they and their products stay in the cache
 _FEWEST_CHANNELS = 16  # with fewer, making tiles costs more than they save
+_WORK = 1 << 18  # multiply-adds of one of the 36 products that a thread takes at once
+_CHUNK_BYTES = 1 << 19  # of transformed tiles, which stay in the cache until they are multiplied
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
+_FEWEST_TILES = 128  # for each of them: then adding them up takes little time
 
 # The sixth point is ∞, where a polynomial's value is its highest coefficient. These finite ones keep
 # float32 rounding about as small as that of plain sums.
@@ -39,116 +48,160 @@ _G = np.vstack([np.vander(_POINTS, 3, increasing=True) / _GAPS[:, None], np.eye(
 _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in _POINTS), np.poly(_POINTS)[::-1]])
 
 
-@kernel("void(T[:,:,:,::1], T[:,::1], i8, i8, T[:,::1], T[:,:,:,:,::1])")
-def to_tiles(x, M, above, before, rows, tiles):
-    """tiles[6i + j, n, r, t] = Σₚᵩ M[i,p] M[j,q] x[n, 4r - above + p, 4t - before + q], x = 0 outside.
+@numba.njit(nogil=True, error_model="numpy")
+def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step, zeros):
+    """C[m, :] = Σₚ A[m, p] B[p, :] for m < n, p < P, with `length` numbers in a row: strips side by side."""
+    infinity = zeros.dtype.type(np.inf)
+    for k in range(0, length, len(zeros)):
+        width = min(len(zeros), length - k)
+        strip(n, width, A, a, (a_row, 0, a_step), B, b + k, (0, b_step), zeros, 0, 0, C, c + k, c_step, 1, P, -infinity)
 
-    above and before are the zeros above and left of the image; rows (7, …) is scratch memory, for six
-    rows of the image with their zeros and for one combination of them.
+
+@numba.njit(nogil=True, error_model="numpy")
+def to_points(image, r, M, combined, tiles, first, n_tiles, n_all, zeros):
+    """tiles[6i + j, first + t, :] = Σₚᵩ M[i, p] M[j, q] image[4r + p, 4t + q, :] for t < n_tiles, of n_all tiles.
+
+    M is (6, 6) or (6, 4), and `combined` is scratch memory for six combinations of rows of the image.
     """
-    _, N, tile_rows, n_tiles, C = tiles.shape
-    x0, x1, x2, x3, x4, x5, row = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6]
-    pixels = row.reshape(len(row) // C, C)
-    first, last = max(before, 0) * C, max(min(before + x.shape[2], len(row) // C), max(before, 0)) * C
-    for n, r in np.ndindex(N, tile_rows):
-        rows[:6] = 0
-        for p in range(max(above - 4 * r, 0), min(x.shape[1] + above - 4 * r, 6)):
-            source, to = x[n, 4 * r - above + p].reshape(x.shape[2] * C)[first - before * C :], rows[p, first:last]
-            for k in range(len(to)):
-                to[k] = source[k]
-        for i in range(6):
-            m0, m1, m2, m3, m4, m5 = M[i]
-            for k in range(len(row)):
-                row[k] = m0 * x0[k] + m1 * x1[k] + m2 * x2[k] + m3 * x3[k] + m4 * x4[k] + m5 * x5[k]
-            for j in range(6):
-                m0, m1, m2, m3, m4, m5 = M[j]
-                out = tiles[6 * i + j, n, r]
-                for t in range(n_tiles):
-                    for k in range(C):
-                        out[t, k] = (
-                            m0 * pixels[4 * t, k] + m1 * pixels[4 * t + 1, k] + m2 * pixels[4 * t + 2, k]
-                            + m3 * pixels[4 * t + 3, k] + m4 * pixels[4 * t + 4, k] + m5 * pixels[4 * t + 5, k]
-                        )  # fmt: skip
+    H, W, C = image.shape
+    row, taps = W * C, M.shape[1]
+    M, pixels = M.reshape(6 * taps), image.reshape(H * row)
+    product(6, row, M, 0, taps, 1, pixels, 4 * r * row, row, taps, combined, 0, row, zeros)  # Σₚ M[i, p] (row 4r + p)
+    for i in range(6):
+        for t in range(n_tiles):  # Σᵩ M[j, q] (column 4t + q of that)
+            to = (6 * i * n_all + first + t) * C
+            product(6, C, M, 0, taps, 1, combined, i * row + 4 * t * C, C, taps, tiles, to, n_all * C, zeros)
 
 
-@kernel("void(T[:,:,:,::1], T[:,::1], T[::1], T[:,:,::1], T[:,:,:,::1])")
-def from_tiles(products, A, b, sums, y):
-    """y[n, 4r + i, 4t + j, f] = b[f] + Σₚᵩ A[p,i] A[q,j] products[6p + q, n, r, t·F + f]."""
-    N, H, W, F = y.shape
-    for n, r in np.ndindex(N, products.shape[2]):
-        for j in range(6):
-            x0, x1, x2 = products[j, n, r], products[6 + j, n, r], products[12 + j, n, r]
-            x3, x4, x5 = products[18 + j, n, r], products[24 + j, n, r], products[30 + j, n, r]
-            for i in range(4):
-                m0, m1, m2, m3, m4, m5 = A[:, i]
-                out = sums[i, j]
-                for k in range(len(out)):
-                    out[k] = m0 * x0[k] + m1 * x1[k] + m2 * x2[k] + m3 * x3[k] + m4 * x4[k] + m5 * x5[k]
-        for i in range(min(4, H - 4 * r)):
-            s = sums[i].reshape(6, sums.shape[2] // F, F)
-            s0, s1, s2, s3, s4, s5 = s[0], s[1], s[2], s[3], s[4], s[5]
-            to = y[n, 4 * r + i]
-            for j in range(min(4, W)):
-                m0, m1, m2, m3, m4, m5 = A[:, j]
-                for t in range((W - j + 3) // 4):
-                    pixel = to[4 * t + j]
-                    for f in range(F):
-                        pixel[f] = (
-                            b[f] + m0 * s0[t, f] + m1 * s1[t, f] + m2 * s2[t, f]
-                            + m3 * s3[t, f] + m4 * s4[t, f] + m5 * s5[t, f]
-                        )  # fmt: skip
+@numba.njit(nogil=True, error_model="numpy")
+def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
+    """y[4r + i, 4t + j, :] = max(b + Σₚᵩ A[p, i] A[q, j] tiles[6p + q, first + t, :], floor), for one image y."""
+    H, W, F = y.shape
+    row = (W + 3) // 4 * F
+    A_T, pixels = A_T.reshape(24), y.reshape(H * W * F)
+    for q in range(6):  # combined[i, q] = Σₚ A[p, i] tiles[6p + q]
+        at = (q * n_all + first) * F
+        product(4, row, A_T, 0, 6, 1, tiles, at, 6 * n_all * F, 6, combined, q * row, 6 * row, zeros)
+    for i in range(min(4, H - 4 * r)):
+        for t in range((W + 3) // 4):
+            for f in range(0, F, len(zeros)):
+                width, at, to = min(len(zeros), F - f), 6 * i * row + t * F + f, ((4 * r + i) * W + 4 * t) * F + f
+                n_columns = min(4, W - 4 * t)
+                strip(n_columns, width, A_T, 0, (6, 0, 1), combined, at, (0, row), b, f, 0, pixels, to, F, 1, 6, floor)
 
 
-def suits(W: Array, stride: int) -> bool:
-    """Whether tiles pay for a convolution like this."""
-    return stride == 1 and W.shape[:2] == (3, 3) and min(W.shape[2:]) >= _FEWEST_CHANNELS
+@kernel(
+    "void(T[:,:,:,::1], T[:,:,::1], T[::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
+    " T[:,:,::1], T[::1], T[::1], T[::1], T[:,:,:,::1], T)"
+)
+def convolve_tiles(x, U, b, above, before, B_T, A_T, zeros, chunk, padded, combined, V, VU, y, floor):
+    """y = max(b + the 3×3 convolution of x, floor), `chunk` rows of tiles at a time, in scratch memory."""
+    (N, H, W, F), C = y.shape, x.shape[3]
+    tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
+    U = U.reshape(36 * C * F)
+    padded[:] = 0
+    image = padded
+    for start in range(0, N * tile_rows, chunk):
+        stop = min(start + chunk, N * tile_rows)
+        n = (stop - start) * n_tiles
+        for row in range(start, stop):
+            i, r = divmod(row, tile_rows)
+            if r == 0 or row == start:
+                image = surrounded(x[i], above, before, padded)
+            to_points(image, r, B_T, combined, V, (row - start) * n_tiles, n_tiles, n, zeros)
+        for p in range(36):
+            product(n, F, V, p * n * C, C, 1, U, p * C * F, F, C, VU, p * n * F, F, zeros)
+        for row in range(start, stop):
+            i, r = divmod(row, tile_rows)
+            from_points(VU, (row - start) * n_tiles, n, A_T, b, y[i], r, combined, floor, zeros)
 
 
-def _tiling(y: Array, W: Array) -> tuple[int, int, int]:
-    """Rows of tiles in an image, tiles in such a row, and images in a block."""
-    rows, columns = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
-    return rows, columns, max(1, _TILE_BYTES // (36 * rows * columns * max(W.shape[2:]) * W.itemsize))
+@kernel(
+    "void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
+    " T[:,:,::1], T[:,:,::1], T[::1], T[::1], T[::1], T[::1], T[::1])"
+)
+def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_dy, combined, V, D, dU, row_sums):
+    """dU = Vᵀ D, added up over all tiles, and row_sums as in `conv.correlate_images`."""
+    (N, H, W, F), C = dy.shape, x.shape[3]
+    tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
+    infinity = zeros.dtype.type(np.inf)
+    padded[:], padded_dy[:], dU[:], row_sums[:] = 0, 0, 0, 0
+    image, slopes = padded, padded_dy
+    for start in range(0, N * tile_rows, chunk):
+        stop = min(start + chunk, N * tile_rows)
+        n = (stop - start) * n_tiles
+        for row in range(start, stop):
+            i, r = divmod(row, tile_rows)
+            if r == 0 or row == start:
+                image, slopes = surrounded(x[i], above, before, padded), surrounded(dy[i], 0, 0, padded_dy)
+            if r == 0:
+                add_rows(dy[i], row_sums)
+            to_points(image, r, B_T, combined, V, (row - start) * n_tiles, n_tiles, n, zeros)
+            to_points(slopes, r, A, combined, D, (row - start) * n_tiles, n_tiles, n, zeros)
+        for p in range(36):
+            for f in range(0, F, len(zeros)):
+                width, to, at = min(len(zeros), F - f), p * C * F + f, p * n * F + f
+                strip(C, width, V, p * n * C, (1, 0, C), D, at, (0, F), dU, to, F, dU, to, F, 1, n, -infinity)
 
 
-def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array) -> Array:
+def suits(W: Array, stride: int, y: Array) -> bool:
+    """Whether tiles pay for the convolution with W that gives y."""
+    C, F = W.shape[2:]
+    whole_vectors = C % lanes(W.dtype) == F % lanes(W.dtype) == 0
+    large = min(C, F) >= _FEWEST_CHANNELS and min(y.shape[1:3]) >= 4
+    return stride == 1 and W.shape[:2] == (3, 3) and whole_vectors and large
+
+
+def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float = -math.inf) -> Array:
     """Write the 3×3 convolution at stride 1 into out; see `reference.conv2d`."""
     C, F = W.shape[2:]
-    A, B_T, G = (matrix.astype(x.dtype) for matrix in (_A, _B_T, _G))
+    x, b, convolve = dense(x), dense(b), convolve_tiles[x.dtype]
+    A_T, B_T, G, zeros = _constants(_A.T, x.dtype)
     U = (G @ (G @ W.reshape(3, 3 * C * F)).reshape(6, 3, C * F)).reshape(36, C, F)  # G g Gᵀ
-    x, b, tiles_of, out_of = dense(x), dense(b), to_tiles[x.dtype], from_tiles[x.dtype]
-    rows, columns, block = _tiling(out, W)
+    rows, columns, chunk = _tiling(out, W)
+    image, n = (4 * rows + 2, 4 * columns + 2, C), chunk * columns
+    combinations = 6 * max(image[1] * C, x.shape[2] * C, 4 * columns * F)
 
     def images(first: int, last: int) -> None:
-        shape, width = (36, last - first, rows, columns), (4 * columns + 2) * C
-        V, products, row, sums = scratch(x.dtype, (*shape, C), (*shape, F), (7, width), (4, 6, columns * F))
-        tiles_of(x[first:last], B_T, *padding, row, V)
-        np.matmul(V.reshape(36, -1, C), U, out=products.reshape(36, -1, F))
-        out_of(products.reshape(*shape[:3], -1), A, b, sums, out[first:last])
+        scratches = scratch(x.dtype, image, (combinations,), (36 * n * C,), (36 * n * F,))
+        convolve(x[first:last], U, b, *padding, B_T, A_T, zeros, chunk, *scratches, out[first:last], floor)
 
-    parallel(images, len(x), block)
+    parallel(images, len(x), _images_in_a_block(rows * columns, W))
     return out
 
 
 def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
-    A, B_T, G = (matrix.astype(x.dtype) for matrix in (np.pad(_A, ((0, 0), (0, 2))), _B_T, _G))  # A (6, 4) as (6, 6)
-    x, dy, tiles_of = dense(x), dense(dy), to_tiles[x.dtype]
-    rows, columns, block = _tiling(dy, dW)
+    x, dy, correlate = dense(x), dense(dy), correlate_tiles[x.dtype]
+    A, B_T, G, zeros = _constants(_A, x.dtype)
+    rows, columns, chunk = _tiling(dy, dW)
+    image, slopes, n = (4 * rows + 2, 4 * columns + 2, C), (4 * rows, 4 * columns, F), chunk * columns
+    combinations = 6 * max(image[1] * C, x.shape[2] * C, slopes[1] * F)
 
     def images(first: int, last: int) -> tuple[Array, Array]:
-        dU = np.zeros((36, C, F), x.dtype)
-        for i, j in runs(last - first, block):
-            part, w = slice(first + i, first + j), 4 * columns + 2
-            shape = (36, len(x[part]), rows, columns)
-            V, D, VD, *row = scratch(x.dtype, (*shape, C), (*shape, F), (36, C, F), (7, w * C), (7, w * F))
-            tiles_of(x[part], B_T, *padding, row[0], V)
-            tiles_of(dy[part], A, 0, 0, row[1], D)
-            V_T = V.reshape(36, -1, C).transpose(0, 2, 1)
-            dU += np.matmul(V_T, D.reshape(36, -1, F), out=VD)
-        return dU, dy[first:last].reshape(-1, dy.shape[2] * F).sum(axis=0)
+        sums = np.empty(36 * C * F, x.dtype), np.empty(dy.shape[2] * F, x.dtype)
+        scratches = scratch(x.dtype, image, slopes, (combinations,), (36 * n * C,), (36 * n * F,))
+        correlate(x[first:last], dy[first:last], *padding, B_T, A, zeros, chunk, *scratches, *sums)
+        return sums
 
-    partial_dU, rows_of_db = zip(*parallel(images, len(x), max(block, -(-len(x) // _MOST_PARTIALS))), strict=True)
-    dU_sum = np.sum(partial_dU, axis=0).reshape(6, 6, C * F)
-    dW[...] = (G.T @ (G.T @ dU_sum).reshape(6, 3 * C * F)).reshape(dW.shape)
-    np.sum(np.reshape(rows_of_db, (-1, F)), axis=0, out=db)
+    fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_TILES // (rows * columns))
+    block = max(_images_in_a_block(rows * columns, dW), fewest)
+    dU, row_sums = (np.sum(partials, axis=0) for partials in zip(*parallel(images, len(x), block), strict=True))
+    dW[...] = (G.T @ (G.T @ dU.reshape(6, -1)).reshape(3, 6, -1)).reshape(dW.shape)  # Gᵀ dU G
+    np.sum(row_sums.reshape(-1, F), axis=0, out=db)
+
+
+def _constants(A: Array, dtype: np.dtype) -> list[Array]:
+    """A or Aᵀ, Bᵀ, G and a tile's row of zeros."""
+    return [np.ascontiguousarray(matrix, dtype) for matrix in (A, _B_T, _G, np.zeros(TILE_BYTES // dtype.itemsize))]
+
+
+def _tiling(y: Array, W: Array) -> tuple[int, int, int]:
+    """Rows of tiles in an image, tiles in such a row, and how many rows are transformed at a time."""
+    rows, columns = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
+    return rows, columns, max(1, _CHUNK_BYTES // (36 * columns * sum(W.shape[2:]) * W.itemsize))
+
+
+def _images_in_a_block(tiles: int, W: Array) -> int:
+    return max(1, _WORK // (tiles * W.shape[2] * W.shape[3]))

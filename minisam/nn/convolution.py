@@ -76,11 +76,11 @@ class Conv2d(Bilinear):
         kH, kW = _pair(self.size)
         return math.prod(self.output_shape(input_shape)) * kH * kW * self.c_in
 
-    def forward(self, params, x, env):
+    def affine(self, params, x, env, floor=-math.inf):
         W, b = params
         sizes, zeros = self._geometry(x.shape[1:3])
         y = env.arena.empty((len(x), *sizes, self.c_out), x.dtype)
-        return kernels.conv2d(x, W, b, self.stride, zeros, out=y), x
+        return kernels.conv2d(x, W, b, self.stride, zeros, y, floor)
 
     def weight_gradient(self, x, dy, grads):
         _, zeros = self._geometry(x.shape[1:3])

@@ -38,11 +38,11 @@ class Linear(Bilinear):
     def multiply_adds(self, input_shape):
         return self.n_in * self.n_out
 
-    def forward(self, params, x, env):
+    def affine(self, params, x, env, floor=-math.inf):
         W, b = params
         y = kernels.matmul(x, W, out=env.arena.empty((len(x), self.n_out), x.dtype))
         y += b
-        return y, x  # backward needs only the input
+        return y if floor == -math.inf else np.maximum(y, floor, out=y)
 
     def weight_gradient(self, x, dy, grads):
         dW, db = grads
@@ -58,16 +58,16 @@ class Linear(Bilinear):
 class ReLU(FixedSlope):
     """y = max(x, 0), elementwise; at the kink the derivative is taken as 0.
 
-    With in_place=True y is written over x, as a network does where no one reads x again.
+    With applied=True the layer before has already done that, and x is y.
 
     >>> ReLU().output_shape((8, 8, 16))
     (8, 8, 16)
     """
 
-    in_place: bool = field(default=False, repr=False)
+    applied: bool = field(default=False, repr=False)
 
     def forward(self, params, x, env):
-        y = kernels.relu(x, out=x if self.in_place else env.arena.empty(x.shape, x.dtype))
+        y = x if self.applied else kernels.relu(x, out=env.arena.empty(x.shape, x.dtype))
         return y, y  # the sign of y tells where x was positive
 
     def backward(self, params, y, dy, grads, env):

@@ -65,6 +65,11 @@ class Env:
         """Memory for the way back, which needs only the last two layers' dL/dx at a time."""
         return Env(), Env()
 
+    @cached_property
+    def beside(self) -> "Env":
+        """Memory for a second way back, whose result must not overwrite the first one's."""
+        return Env()
+
     def begin(self, key: tuple[int, ...] | None = None, running: Array | None = None) -> None:
         """Reuse the memory for another evaluation."""
         self.arena.reset()

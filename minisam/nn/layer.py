@@ -10,6 +10,7 @@ Pearlmutter's (1994) R{x} = d/dt x(θ + t v) at t = 0. Only Hessian-vector produ
 """
 
 import math
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +123,21 @@ class Layer(Checked):
         return ValueError(f"{type(self).__name__} expected x of shape {expected}, got ({got_text})")
 
 
+@dataclass(frozen=True)
+class Rectifying(Layer):
+    """A layer that can apply the ReLU after it, while it writes y: y = max(y, 0). See `reordering`.
+
+    Only forward does so; its backward gets dL/dy as the ReLU's backward has made it.
+    """
+
+    rectified: bool = field(default=False, repr=False, kw_only=True)
+
+    @property
+    def floor(self) -> float:
+        """The least that forward lets y be."""
+        return 0.0 if self.rectified else -math.inf
+
+
 class FixedSlope(Layer):
     """A layer without parameters whose dy/dx does not change with x, at least piecewise, as ReLU's.
 
@@ -133,11 +149,16 @@ class FixedSlope(Layer):
         return self.backward(at.params, at.cache, moving.dy_dot, grads_dot, env)
 
 
-class Bilinear(Layer):
+@dataclass(frozen=True)
+class Bilinear(Rectifying):
     """y = x · W + b, with a product that is linear in x and in W; the cache is x.
 
-    A subclass defines forward and the two halves of backward; all tangents are then the product rule.
+    A subclass defines that map and the two halves of backward; all tangents are then the product rule.
     """
+
+    def affine(self, params: list[Array], x: Array, env: Env, floor: float = -math.inf) -> Array:
+        """Return max(x · W + b, floor)."""
+        raise NotImplementedError(f"{type(self).__name__} must define affine")
 
     def weight_gradient(self, x: Array, dy: Array, grads: list[Array]) -> None:
         """Assign dL/dW and dL/db into grads."""
@@ -146,6 +167,9 @@ class Bilinear(Layer):
     def input_gradient(self, params: list[Array], x: Array, dy: Array, env: Env) -> Array:
         """Return dL/dx, which depends on x only by its shape."""
         raise NotImplementedError(f"{type(self).__name__} must define input_gradient")
+
+    def forward(self, params, x, env):
+        return self.affine(params, x, env, self.floor), x
 
     def backward(self, params, x, dy, grads, env):
         self.weight_gradient(x, dy, grads)
@@ -158,12 +182,12 @@ class Bilinear(Layer):
         return self.input_gradient(params, x, dy, env), dy
 
     def tangent(self, at, params_dot, x_dot, env):
-        y_dot, _ = self.forward(params_dot, at.cache, env)  # x · Ẇ + ḃ
-        y_dot += self.forward([at.params[0], np.zeros_like(at.params[1])], x_dot, env)[0]  # ẋ · W
+        y_dot = self.affine(params_dot, at.cache, env)  # x · Ẇ + ḃ
+        y_dot += self.affine([at.params[0], np.zeros_like(at.params[1])], x_dot, env)  # ẋ · W
         return y_dot, x_dot
 
     def tangent_at_input(self, at, params_dot, x_dot, env):
-        return self.forward(params_dot, at.cache, env)[0], None
+        return self.affine(params_dot, at.cache, env), None
 
     def backward_tangent(self, at, moving, grads_dot, env):
         x, x_dot = at.cache, moving.cache_dot

@@ -8,11 +8,11 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count, Positive
-from minisam.nn.layer import Layer
+from minisam.nn.layer import Rectifying
 
 
 @dataclass(frozen=True)
-class BatchNorm(Layer):
+class BatchNorm(Rectifying):
     """y = γ x̂ + β with x̂ = (x - μ) / √(σ² + eps), per channel (Ioffe & Szegedy 2015, algorithm 1).
 
     In training μ and σ² are the batch's, over all axes but the last; in evaluation they are running
@@ -51,10 +51,11 @@ class BatchNorm(Layer):
         gamma, beta = params
         n = x.size / self.channels
         if env.running is None:
-            first = x.reshape(-1, self.channels)[0].astype(np.float64)  # near μ: little cancels below
-            total, products = kernels.channel_sums(x, first, x)
-            mean = total / n
-            var = np.maximum(products / n - mean * (mean - first), 0)  # E[(x - first) x] - μ (μ - first)
+            some = x.reshape(-1, self.channels)[:: math.ceil(n / 64)]
+            near = some.mean(axis=0, dtype=np.float64).astype(x.dtype)  # to μ: little cancels below
+            total, squares = kernels.channel_sums(x, near, x, near)
+            mean = near + total / n
+            var = np.maximum(squares / n - (total / n) ** 2, 0)  # E[(x - near)²] - (μ - near)²
             unbiased = np.minimum(var * (n / max(n - 1, 1)), np.finfo(x.dtype).max)  # float32 ends at 3e38
             env.stats += [mean.astype(x.dtype), unbiased.astype(x.dtype)]
         else:
@@ -63,7 +64,8 @@ class BatchNorm(Layer):
         inverse_std = 1 / np.sqrt(var + self.eps)
         scale = gamma * inverse_std
         y = env.arena.empty(x.shape, x.dtype)
-        return kernels.channel_affine(x, scale, x, 0, beta - scale * mean, out=y), (x, mean, inverse_std, n)
+        kernels.channel_affine(x, scale, x, 0, beta - scale * mean, y, self.floor)
+        return y, (x, mean, inverse_std, n)
 
     def backward(self, params, cache, dy, grads, env):
         """dx = γ / √(σ² + eps) · (dy - (Σ dy + x̂ Σ dy x̂) / n), with sums over the batch.

@@ -1,20 +1,21 @@
 """Residual blocks: two paths from x, added up."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
+from minisam import kernels
 from minisam.checks import Array
 from minisam.nn.chain import Chain
-from minisam.nn.layer import Layer, Motion, Point
+from minisam.nn.env import Env
+from minisam.nn.layer import Layer, Motion, Point, Rectifying
 from minisam.nn.reordering import economical
 
 
 @dataclass(frozen=True, repr=False)
-class Residual(Layer):
+class Residual(Rectifying):
     """y = f(x) + s(x): f is `block`; s is the layers of `shortcut`, or the identity (He et al. 2016, eq. 1, 2).
 
     A block learns what to add to its input. A shortcut, such as a 1×1 convolution, projects x to
@@ -68,15 +69,13 @@ class Residual(Layer):
     def forward(self, params, x, env):
         passes = zip(self.paths, self.by_path(params), strict=True)
         (f, f_caches), (s, s_caches) = (path.forward(own, x, env) for path, own in passes)
-        return np.add(f, s, out=env.arena.empty(f.shape, f.dtype)), (f_caches, s_caches)
+        return self._sum(f, s, env, self.floor), (f_caches, s_caches)
 
     def backward(self, params, caches, dy, grads, env):
         (f, s), own, own_grads = self.paths, self.by_path(params), self.by_path(grads)
         through_f = f.backward(own[0], caches[0], dy, own_grads[0], env)
-        dx = env.arena.empty(through_f.shape, through_f.dtype)
-        dx[...] = through_f  # copied, because the shortcut's pass reuses that memory
-        dx += s.backward(own[1], caches[1], dy, own_grads[1], env)  # x goes both ways: its gradients add up
-        return dx
+        through_s = s.backward(own[1], caches[1], dy, own_grads[1], env.beside)  # env still holds through_f
+        return self._sum(through_f, through_s, env)  # x goes both ways: its gradients add up
 
     def linearize(self, params, caches, dy, env):
         each = zip(self.paths, self.by_path(params), caches, strict=True)
@@ -93,6 +92,9 @@ class Residual(Layer):
         each: Any = zip(self.paths, self._points(at), motions, self.by_path(grads_dot), strict=True)
         through_f, through_s = (path.backward_tangent(p, Motion(*dot), grads, env) for path, p, dot, grads in each)
         return through_f + through_s
+
+    def _sum(self, f: Array, s: Array, env: Env, floor: float = -math.inf) -> Array:
+        return kernels.channel_affine(f, 1, s, 1, 0, env.arena.empty(f.shape, f.dtype), floor)
 
     def _points(self, at: Point) -> list[Point]:
         return [Point(*own) for own in zip(self.by_path(at.params), at.cache, at.dy, strict=True)]
