@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import minisam
 from minisam import kernels
 from minisam.kernels import threads
-from minisam.kernels.threads import available_cores, get_threads, parallel, scratch, set_threads
-from minisam.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from minisam.kernels.threads import available_cores, get_threads, parallel, scratch, set_threads, single_threaded_blas
+from minisam.nn import BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
 def blas_threads():
@@ -156,26 +156,14 @@ def test_a_forked_child_computes():
 
 
 @NEEDS_BLAS
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_blas_has_one_thread_inside_and_its_own_number_afterwards(n_threads):
-    set_threads(n_threads)
-    inside = []
+def test_blas_has_one_thread_inside_and_its_own_number_afterwards():
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        parallel(lambda *_: inside.append(blas_threads()), 3)
+        with single_threaded_blas():
+            assert set(blas_threads()) == {1}
         assert blas_threads() == before
-    assert {n for counts in inside for n in counts} == {1}
-
-
-@NEEDS_BLAS
-def test_blas_gets_its_threads_back_when_a_block_fails():
-    def fail(*_):
-        raise KeyError
-
-    with threadpool_limits(2, user_api="blas"):
-        before = blas_threads()
-        with pytest.raises(KeyError):
-            parallel(fail, 4)
+        with pytest.raises(KeyError), single_threaded_blas():
+            raise KeyError
         assert blas_threads() == before
 
 
@@ -184,22 +172,38 @@ def test_blas_keeps_to_one_thread_until_the_last_caller_is_done():
     first_started, second_started, first_done = (threading.Event() for _ in range(3))
     inside = []
 
-    def first(*_):
-        first_started.set()
-        second_started.wait(1)
+    def first():
+        with single_threaded_blas():
+            first_started.set()
+            second_started.wait(1)
 
-    def second(*_):
-        second_started.set()
-        first_done.wait(30)
-        inside.extend(blas_threads())
+    def second():
+        first_started.wait(30)
+        with single_threaded_blas():
+            second_started.set()
+            first_done.wait(30)
+            inside.extend(blas_threads())
 
-    set_threads(1)
     with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(2) as callers:
-        one = callers.submit(parallel, first, 1)
-        other = callers.submit(lambda: first_started.wait(30) and parallel(second, 1))
+        one, other = callers.submit(first), callers.submit(second)
         one.result()
         first_done.set()
         other.result()
+    assert set(inside) == {1}
+
+
+@NEEDS_BLAS
+def test_a_layer_that_multiplies_with_numpy_does_so_on_one_thread():
+    class Watching(Flatten):
+        def forward(self, params, x, env):
+            inside.extend(blas_threads())
+            return super().forward(params, x, env)
+
+    inside = []
+    batch = BatchLoss(Sequential([Watching()], (2,)), np.eye(2), np.array([0, 1]))
+    with threadpool_limits(2, user_api="blas"):
+        batch(np.empty(0))
+        batch.value(np.empty(0))
     assert set(inside) == {1}
 
 

@@ -111,8 +111,8 @@ def _epoch(case: Case):
 def _predict(case: Case):
     x, _ = images(case.n)
     net, theta = network(layers(case.what))
-    env = Env(running=net.init_stats())
-    return lambda: net.predict(theta, x), lambda: [net.forward(theta, x[:200], env)]
+    stats = net.init_stats()
+    return lambda: net.predict(theta, x, stats=stats), lambda: [net.forward(theta, x[:200], Env(running=stats))]
 
 
 def prepare(case: Case):

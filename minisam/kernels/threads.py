@@ -2,8 +2,9 @@
 
 A network's step is a chain of short loops over blocks: some rows of a matrix, some images of a
 batch. The blocks follow from the shapes alone, each is computed by one thread, and partial sums are
-added in block order. So the result has the same bits on one thread and on sixteen. Inside a block
-BLAS must not start threads of its own: two pools on the same cores wait for each other.
+added in block order. So the result has the same bits on one thread and on sixteen. Where NumPy's own
+matrix products stand between kernels, as in a layer that you write, BLAS must not start threads of its
+own: two pools on the same cores wait for each other.
 """
 
 import itertools
@@ -151,10 +152,7 @@ _blas_threads: list[int] = []  # before the first caller
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """A context in which BLAS starts no threads of its own; when the last caller leaves, the old limit returns.
-
-    Every `parallel` enters it. An outer loop that enters it first spares them asking the library.
-    """
+    """A context in which BLAS starts no threads of its own; when the last caller leaves, the old limit returns."""
     global _blas_callers, _blas_threads
     with _blas_lock:
         if _blas_callers == 0:
@@ -209,12 +207,11 @@ def parallel(task: Callable[[int, int], Any], n: int, most: int = 1) -> list[Any
         return results
     _local.at_work = True
     try:
-        with single_threaded_blas():
-            n_threads = min(get_threads(), len(cuts))
-            if n_threads <= 1:
-                work()
-            else:
-                _pool(get_threads() - 1).run(work, n_threads - 1)
+        n_threads = min(get_threads(), len(cuts))
+        if n_threads <= 1:
+            work()
+        else:
+            _pool(get_threads() - 1).run(work, n_threads - 1)
     finally:
         _local.at_work = False
     return results

@@ -155,4 +155,8 @@ def add_rows(image, row_sums):
 def whole_vectors(x: Array) -> Array:
     """x with zeros appended to its last axis, up to whole vectors; x itself if it has them."""
     missing = -x.shape[-1] % lanes(x.dtype)
-    return np.pad(dense(x), [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else dense(x)
+    if not missing:
+        return dense(x)
+    wider = np.zeros((*x.shape[:-1], x.shape[-1] + missing), x.dtype)
+    wider[..., :-missing] = x
+    return wider

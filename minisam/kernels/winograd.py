@@ -54,7 +54,18 @@ def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step, zeros
     infinity = zeros.dtype.type(np.inf)
     for k in range(0, length, len(zeros)):
         width = min(len(zeros), length - k)
-        strip(n, width, A, a, (a_row, 0, a_step), B, b + k, (0, b_step), zeros, 0, 0, C, c + k, c_step, 1, P, -infinity)
+        steps = (a_row, 0, a_step)
+        strip(n, width, A, a, steps, B, b + k, (0, b_step), zeros, 0, 0, C, c + k, c_step, 1, P, -infinity)
+
+
+@kernel("void(T[:,::1], T[::1], T[::1], T[::1], T[::1])")
+def both_sides(M, x, half, y, zeros):
+    """y[i, j, :] = Σₚᵩ M[i, p] M[j, q] x[p, q, :]: M x Mᵀ for a matrix x whose entries are vectors."""
+    rows, taps = M.shape
+    length, M = len(x) // taps**2, M.reshape(rows * taps)
+    product(rows, taps * length, M, 0, taps, 1, x, 0, taps * length, taps, half, 0, taps * length, zeros)
+    for i in range(rows):
+        product(rows, length, M, 0, taps, 1, half, i * taps * length, length, taps, y, i * rows * length, length, zeros)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -91,14 +102,14 @@ def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
 
 
 @kernel(
-    "void(T[:,:,:,::1], T[:,:,::1], T[::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
+    "void(T[:,:,:,::1], T[:,:,:,::1], T[::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
     " T[:,:,::1], T[::1], T[::1], T[::1], T[:,:,:,::1], T)"
 )
 def convolve_tiles(x, U, b, above, before, B_T, A_T, zeros, chunk, padded, combined, V, VU, y, floor):
     """y = max(b + the 3×3 convolution of x, floor), `chunk` rows of tiles at a time, in scratch memory."""
     (N, H, W, F), C = y.shape, x.shape[3]
     tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
-    U = U.reshape(36 * C * F)
+    U = U.reshape(U.size)
     padded[:] = 0
     image = padded
     for start in range(0, N * tile_rows, chunk):
@@ -157,7 +168,7 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float
     C, F = W.shape[2:]
     x, b, convolve = dense(x), dense(b), convolve_tiles[x.dtype]
     A_T, B_T, G, zeros = _constants(_A.T, x.dtype)
-    U = (G @ (G @ W.reshape(3, 3 * C * F)).reshape(6, 3, C * F)).reshape(36, C, F)  # G g Gᵀ
+    U = _both_sides(G, dense(W), (6, 6, C, F), zeros)  # G g Gᵀ
     rows, columns, chunk = _tiling(out, W)
     image, n = (4 * rows + 2, 4 * columns + 2, C), chunk * columns
     combinations = 6 * max(image[1] * C, x.shape[2] * C, 4 * columns * F)
@@ -188,8 +199,14 @@ def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array)
     fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_TILES // (rows * columns))
     block = max(_images_in_a_block(rows * columns, dW), fewest)
     dU, row_sums = (np.sum(partials, axis=0) for partials in zip(*parallel(images, len(x), block), strict=True))
-    dW[...] = (G.T @ (G.T @ dU.reshape(6, -1)).reshape(3, 6, -1)).reshape(dW.shape)  # Gᵀ dU G
+    dW[...] = _both_sides(np.ascontiguousarray(G.T), dU, dW.shape, zeros)
     np.sum(row_sums.reshape(-1, F), axis=0, out=db)
+
+
+def _both_sides(M: Array, x: Array, shape: tuple[int, ...], zeros: Array) -> Array:
+    y = np.empty(shape, x.dtype)
+    both_sides[x.dtype](M, x.reshape(-1), np.empty(y.size // len(M) * M.shape[1], x.dtype), y.reshape(-1), zeros)
+    return y
 
 
 def _constants(A: Array, dtype: np.dtype) -> list[Array]:

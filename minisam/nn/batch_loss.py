@@ -61,7 +61,7 @@ class BatchLoss(Objective):
         self.net.check_theta(theta, self.x.dtype)
         self.env.begin(self.key, self.stats)
         self.env.examples += self.n
-        with single_threaded_blas():  # once, instead of in every kernel
+        with single_threaded_blas():
             value, grad, outputs = self.net.evaluate(theta, self.x, self.y, self.loss, self.env)
         accuracy = float(np.mean(outputs.argmax(axis=1) == self.y)) if self.y.ndim == 1 else math.nan
         return Evaluation(value, grad, accuracy, np.concatenate([np.empty(0, grad.dtype), *self.env.stats]))
