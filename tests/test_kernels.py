@@ -281,7 +281,7 @@ def test_a_strip_equals_its_twin(data):
     """Rows of A may overlap, as windows do; C may be where the sums start; what lies between its rows is left alone."""
     d = Draw(data)
     n, R, P = d.integer(0, 21), d.integer(0, 4), d.integer(0, 5)
-    width = tile.lanes(np.dtype(d.dtype)) * d.integer(1, 2)
+    width = tile.lanes(np.dtype(d.dtype)) * d.integer(0, 5)
     (a, *a_steps), (b, *b_steps), (s, s_step) = ([d.integer(0, 7) for _ in range(k)] for k in (4, 3, 2))
     c, c_step = d.integer(0, 7), width + d.integer(0, 3)
     A, B, S = (d.rng.standard_normal(500).astype(d.dtype) for _ in range(3))

@@ -13,7 +13,7 @@ from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, scratch
-from minisam.kernels.tile import TILE_BYTES, add_rows, strip, surrounded, whole_vectors
+from minisam.kernels.tile import add_rows, strip, surrounded, whole_vectors
 
 _WORK = 1 << 24  # multiply-adds that a thread takes at once: some 0.3 ms
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
@@ -26,36 +26,16 @@ def convolve_images(x, W, b, stride, above, before, padded, y, top, left, spacin
 
     F must be whole vectors; `padded` is scratch memory for an image and as many zeros as its windows reach.
     """
-    (kH, kW, C, F), (_, H, columns, _), widest = W.shape, y.shape, TILE_BYTES // x.itemsize
-    weights, n_pixels = W.reshape(W.size), (columns - left + spacing - 1) // spacing  # in a row
+    (kH, kW, C, F), (_, H, columns, _) = W.shape, y.shape
+    weights, n = W.reshape(W.size), (columns - left + spacing - 1) // spacing  # pixels in a row
     padded[:] = 0
-    for n in range(len(x)):
-        image, to = surrounded(x[n], above, before, padded), y[n].reshape(H * columns * F)
-        row = image.shape[1] * C
-        pixels = image.reshape(len(image) * row)
-        for f in range(0, F, widest):
-            for r in range((H - top + spacing - 1) // spacing):
-                at, place = r * stride * row, ((top + r * spacing) * columns + left) * F + f
-                of_x, of_W, width = (stride * C, row, 1), (kW * C * F, F), min(widest, F - f)
-                strip(
-                    n_pixels,
-                    width,
-                    pixels,
-                    at,
-                    of_x,
-                    weights,
-                    f,
-                    of_W,
-                    b,
-                    f,
-                    0,
-                    to,
-                    place,
-                    spacing * F,
-                    kH,
-                    kW * C,
-                    floor,
-                )
+    for i in range(len(x)):
+        image, to = surrounded(x[i], above, before, padded), y[i].reshape(H * columns * F)
+        row, of_W = image.shape[1] * C, (kW * C * F, F)
+        pixels, of_x = image.reshape(len(image) * row), (stride * C, row, 1)
+        for r in range((H - top + spacing - 1) // spacing):
+            at, place = r * stride * row, ((top + r * spacing) * columns + left) * F
+            strip(n, F, pixels, at, of_x, weights, 0, of_W, b, 0, 0, to, place, spacing * F, kH, kW * C, floor)
 
 
 @kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, i8, T[:,:,::1], T[:,:,:,::1], T[::1])")
@@ -64,37 +44,17 @@ def correlate_images(x, dy, stride, above, before, padded, dW, row_sums):
 
     row_sums[(c, f)] = Σₙᵣ dy[n, r, c, f]: what is left of db to add up.
     """
-    (N, H, columns, F), (kH, kW, C, _), widest = dy.shape, dW.shape, TILE_BYTES // x.itemsize
-    sums, no_floor = dW.reshape(dW.size), x.dtype.type(-np.inf)
+    (N, H, columns, F), (kH, kW, C, _) = dy.shape, dW.shape
+    sums, n, no_floor = dW.reshape(dW.size), kW * C, x.dtype.type(-np.inf)
     padded[:], sums[:], row_sums[:] = 0, 0, 0
-    for n in range(N):
-        image, slopes = surrounded(x[n], above, before, padded), dy[n].reshape(H * columns * F)
-        row = image.shape[1] * C
-        pixels = image.reshape(len(image) * row)
-        for i in range(kH):
-            for f in range(0, F, widest):
-                of_x, of_dy, to = (1, stride * row, stride * C), (columns * F, F), i * kW * C * F + f
-                width = min(widest, F - f)
-                strip(
-                    kW * C,
-                    width,
-                    pixels,
-                    i * row,
-                    of_x,
-                    slopes,
-                    f,
-                    of_dy,
-                    sums,
-                    to,
-                    F,
-                    sums,
-                    to,
-                    F,
-                    H,
-                    columns,
-                    no_floor,
-                )
-        add_rows(dy[n], row_sums)
+    for i in range(N):
+        image, slopes = surrounded(x[i], above, before, padded), dy[i].reshape(H * columns * F)
+        row, of_dy = image.shape[1] * C, (columns * F, F)
+        pixels, of_x = image.reshape(len(image) * row), (1, stride * row, stride * C)
+        for k in range(kH):
+            to = k * n * F
+            strip(n, F, pixels, k * row, of_x, slopes, 0, of_dy, sums, to, F, sums, to, F, H, columns, no_floor)
+        add_rows(dy[i], row_sums)
 
 
 def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array, floor: float = -math.inf) -> Array:

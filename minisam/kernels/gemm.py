@@ -9,7 +9,7 @@ import numpy as np
 from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import parallel
-from minisam.kernels.tile import TILE_BYTES, strip, whole_vectors
+from minisam.kernels.tile import lanes, strip, whole_vectors
 
 _DEPTH = 256  # rows of b at a time
 _WORTH_A_THREAD = 1 << 21  # multiply-adds: below, waking a thread costs more than it brings
@@ -19,15 +19,12 @@ _MOST_BLOCKS = 8
 @kernel("void(T[::1], i8, i8, T[:,::1], T[:,::1], i8, i8, i8, i8)")
 def multiply(a, a_row, a_step, b, out, top, bottom, left, right):
     """out[m, j] = Σₖ a[m·a_row + k·a_step] b[k, j] for m from top to bottom and j from left to right."""
-    (K, N), widest, no_floor = b.shape, TILE_BYTES // b.itemsize, b.dtype.type(-np.inf)
-    from_b, to = b.reshape(K * N), out.reshape(out.size)
+    (K, N), n, width, no_floor = b.shape, bottom - top, right - left, b.dtype.type(-np.inf)
+    of_b, to, place = b.reshape(K * N), out.reshape(out.size), top * N + left
     out[top:bottom, left:right] = 0
     for k in range(0, K, _DEPTH):
-        for j in range(left, right, widest):
-            width, depth = min(widest, right - j), min(_DEPTH, K - k)
-            first, at, place = top * a_row + k * a_step, k * N + j, top * N + j
-            of_a, of_b = (a_row, 0, a_step), (0, N)
-            strip(bottom - top, width, a, first, of_a, from_b, at, of_b, to, place, N, to, place, N, 1, depth, no_floor)
+        first, steps, depth = top * a_row + k * a_step, (a_row, 0, a_step), min(_DEPTH, K - k)
+        strip(n, width, a, first, steps, of_b, k * N + left, (0, N), to, place, N, to, place, N, 1, depth, no_floor)
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
@@ -37,17 +34,17 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
     transposed = a.T.flags.carray and not a.flags.carray  # as in dW = xᵀ dy: read where it lies
     flat, row, step = (a.T.reshape(-1), 1, M) if transposed else (dense(a).reshape(-1), K, 1)
     b = whole_vectors(b)
-    width, widest = b.shape[1], TILE_BYTES // b.itemsize
+    width, unit = b.shape[1], 2 * lanes(b.dtype)
     wide = out if width == N and out.flags.carray else np.empty((M, width), out.dtype)
 
     def rows(start: int, stop: int) -> None:
         run(flat, row, step, b, wide, start, stop, 0, width)
 
     def columns(start: int, stop: int) -> None:
-        run(flat, row, step, b, wide, 0, M, start * widest, min(stop * widest, width))
+        run(flat, row, step, b, wide, 0, M, start * unit, min(stop * unit, width))
 
     by_rows = M >= N
-    units = M if by_rows else -(-width // widest)
+    units = M if by_rows else -(-width // unit)
     n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, units))
     parallel(rows if by_rows else columns, units, -(-units // n_blocks))
     if wide is not out:

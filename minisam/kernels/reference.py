@@ -25,19 +25,19 @@ def matmul(a: Array, b: Array, out: Array) -> Array:
 # --- tile -----------------------------------------------------------------------------------------
 
 
-def strip(n, width, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
+def strip(n, length, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
     """C[m, :] = max(S[m, :] + Σᵣₚ A[m, r, p] · B[r, p, :], floor) for m < n, r < R, p < P, on flat arrays with steps.
 
     A[m, r, p] is A[a + m·a_steps[0] + r·a_steps[1] + p·a_steps[2]], B[r, p, j] is B[b + r·b_steps[0] +
-    p·b_steps[1] + j], S[m, j] is S[s + m·s_step + j], and C likewise; j < width: one vector, or _VECTORS. S may be C.
+    p·b_steps[1] + j], S[m, j] is S[s + m·s_step + j], and C likewise; j < length, whole vectors. S may be C.
     """
     size = A.itemsize
 
     def view(array, start, shape, steps):
         return stride_tricks.as_strided(array[start:], shape, [size * step for step in steps])
 
-    sums = np.einsum("mrp,rpj->mj", view(A, a, (n, R, P), a_steps), view(B, b, (R, P, width), (*b_steps, 1)))
-    view(C, c, (n, width), (c_step, 1))[...] = np.maximum(view(S, s, (n, width), (s_step, 1)) + sums, floor)
+    sums = np.einsum("mrp,rpj->mj", view(A, a, (n, R, P), a_steps), view(B, b, (R, P, length), (*b_steps, 1)))
+    view(C, c, (n, length), (c_step, 1))[...] = np.maximum(view(S, s, (n, length), (s_step, 1)) + sums, floor)
 
 
 # --- conv -----------------------------------------------------------------------------------------

@@ -38,9 +38,7 @@ from minisam.kernels.compiled import dense
 _FEATURES = numba.config.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()
 _VECTOR_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16
 _MANY_REGISTERS = _VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64")  # 32 of them, not 16
-_SIZES = (8, 4, 2, 1) if _MANY_REGISTERS else (6, 4, 2, 1)  # rows of a tile: the sums must leave room for A and B
-_VECTORS = 2  # of a tile's row, at most
-TILE_BYTES = _VECTORS * _VECTOR_BYTES  # of such a row
+_ROWS = (8, 4, 2, 1) if _MANY_REGISTERS else (6, 4, 2, 1)  # of a tile: its sums must leave room for A and B
 
 
 def lanes(dtype: np.dtype) -> int:
@@ -60,62 +58,61 @@ def _rolled(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
 
 
 @intrinsic
-def _strip(typing_context, n, width, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
-    """`reference.strip` from tiles of 8, 4, 2 and 1 rows, each in registers until it is finished."""
+def _strip(typing_context, n, length, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R, P, floor):
+    """`reference.strip` from tiles of a few rows by one or two vectors."""
 
     def generate(context, builder, signature, args):
-        n, width, A_, a, a_steps, B_, b, b_steps, S_, s, s_step, C_, c, c_step, R, P, floor = args
-        a_m, a_r, a_p = cgutils.unpack_tuple(builder, a_steps)
-        b_r, b_p = cgutils.unpack_tuple(builder, b_steps)
-        data = [context.make_array(t)(context, builder, v).data for t, v in ((A, A_), (B, B_), (S, S_), (C, C_))]
-        A_data, B_data, S_data, C_data = data
-        number, index, n_lanes = context.get_value_type(A.dtype), n.type, lanes(np.dtype(A.dtype.name))
-        vector, bytes_ = ir.VectorType(number, n_lanes), A.dtype.bitwidth // 8
-        add, times, constant = builder.add, builder.mul, index
+        n, length, A_, a, a_steps, B_, b, b_steps, S_, s, s_step, C_, c, c_step, R, P, floor = args
+        arrays = ((A, A_), (B, B_), (S, S_), (C, C_))
+        from_A, from_B, from_S, to_C = (context.make_array(t)(context, builder, array).data for t, array in arrays)
+        (a_m, a_r, a_p), (b_r, b_p) = (cgutils.unpack_tuple(builder, steps) for steps in (a_steps, b_steps))
+        number, constant, n_lanes = context.get_value_type(A.dtype), n.type, lanes(np.dtype(A.dtype.name))
+        vector, add, times, one = ir.VectorType(number, n_lanes), builder.add, builder.mul, A.dtype.bitwidth // 8
 
-        def vector_at(array, place, v):
-            return builder.bitcast(builder.gep(array, [add(place, constant(v * n_lanes))]), vector.as_pointer())
-
-        def load(array, place, v):
-            return builder.load(vector_at(array, place, v), align=bytes_)
+        def vector_at(data, place, v):
+            return builder.bitcast(builder.gep(data, [add(place, constant(v * n_lanes))]), vector.as_pointer())
 
         def everywhere(x):
             """A vector of x's."""
             first = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.IntType(32)(0))
             return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None))
 
-        least = everywhere(floor)
-
-        def tile(m, rows, vectors):
-            """Rows m to m + rows - 1. The sums are variables of their own, which the compiler keeps in registers."""
-            places = [(i, v) for i in range(rows) for v in range(vectors)]
-            sums = {place: cgutils.alloca_once(builder, vector) for place in places}
+        def tile(m, j, rows, vectors):
+            """Rows from m and columns from j on. The sums are variables, which the compiler keeps in registers."""
             row = [add(m, constant(i)) for i in range(rows)]
-            for i, v in places:
-                builder.store(load(S_data, add(s, times(row[i], s_step)), v), sums[i, v])
+            sums = {(i, v): cgutils.alloca_once(builder, vector) for i in range(rows) for v in range(vectors)}
+            for (i, v), total in sums.items():
+                start = add(add(s, j), times(row[i], s_step))
+                builder.store(builder.load(vector_at(from_S, start, v), align=one), total)
             with _rolled(builder, R) as r, _rolled(builder, P) as p:
-                here = add(b, add(times(r, b_r), times(p, b_p)))
-                of_B = [load(B_data, here, v) for v in range(vectors)]
+                here = add(add(b, j), add(times(r, b_r), times(p, b_p)))
+                of_B = [builder.load(vector_at(from_B, here, v), align=one) for v in range(vectors)]
                 here = add(a, add(times(r, a_r), times(p, a_p)))
-                for i in range(rows):
-                    x = everywhere(builder.load(builder.gep(A_data, [add(here, times(row[i], a_m))])))
-                    for v in range(vectors):
-                        product = builder.fmul(x, of_B[v], flags=("contract",))  # with the sum: one instruction
-                        total = builder.fadd(builder.load(sums[i, v]), product, flags=("contract",))
-                        builder.store(total, sums[i, v])
-            for i, v in places:
-                total = builder.load(sums[i, v])
-                total = builder.select(builder.fcmp_unordered(">", total, least), total, least)  # a NaN stays a NaN
-                builder.store(total, vector_at(C_data, add(c, times(row[i], c_step)), v), align=bytes_)
+                of_A = [builder.load(builder.gep(from_A, [add(here, times(row[i], a_m))])) for i in range(rows)]
+                for (i, v), total in sums.items():
+                    product = builder.fmul(everywhere(of_A[i]), of_B[v], flags=("contract",))
+                    # "contract": one instruction for both, rounded once
+                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+            least = everywhere(floor)
+            for (i, v), total in sums.items():
+                found = builder.load(total)
+                found = builder.select(builder.fcmp_unordered(">", found, least), found, least)  # a NaN stays a NaN
+                place = add(add(c, j), times(row[i], c_step))
+                builder.store(found, vector_at(to_C, place, v), align=one)
 
-        for vectors in range(1, _VECTORS + 1):
-            with builder.if_then(builder.icmp_signed("==", width, constant(vectors * n_lanes))):
-                done = constant(0)
-                for rows in _SIZES:
-                    count = builder.sdiv(builder.sub(n, done), constant(rows))
-                    with cgutils.for_range(builder, count) as i:
-                        tile(add(done, times(i.index, constant(rows))), rows, vectors)
-                    done = add(done, times(count, constant(rows)))
+        def in_pieces(total, sizes, piece):
+            """Loops that cut 0 … total - 1 into pieces of these sizes, the first as often as it fits."""
+            done = constant(0)
+            for size in sizes:
+                count = builder.sdiv(builder.sub(total, done), constant(size))
+                with cgutils.for_range(builder, count) as i:
+                    piece(add(done, times(i.index, constant(size))), size)
+                done = add(done, times(count, constant(size)))
+
+        def columns(j, width):
+            in_pieces(n, _ROWS, lambda m, rows: tile(m, j, rows, width // n_lanes))
+
+        in_pieces(length, (2 * n_lanes, n_lanes), columns)
         return context.get_dummy_value()
 
     i8, pair, triple = numba.i8, numba.types.UniTuple(numba.i8, 2), numba.types.UniTuple(numba.i8, 3)

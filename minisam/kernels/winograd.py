@@ -29,7 +29,7 @@ from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, scratch
-from minisam.kernels.tile import TILE_BYTES, add_rows, lanes, strip, surrounded
+from minisam.kernels.tile import add_rows, lanes, strip, surrounded
 
 _FEWEST_CHANNELS = 16  # with fewer, making tiles costs more than they save
 _WORK = 1 << 18  # multiply-adds of one of the 36 products that a thread takes at once
@@ -50,12 +50,9 @@ _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in 
 
 @numba.njit(nogil=True, error_model="numpy")
 def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step, zeros):
-    """C[m, :] = Σₚ A[m, p] B[p, :] for m < n, p < P, with `length` numbers in a row: strips side by side."""
-    infinity = zeros.dtype.type(np.inf)
-    for k in range(0, length, len(zeros)):
-        width = min(len(zeros), length - k)
-        steps = (a_row, 0, a_step)
-        strip(n, width, A, a, steps, B, b + k, (0, b_step), zeros, 0, 0, C, c + k, c_step, 1, P, -infinity)
+    """C[m, :] = Σₚ A[m, p] B[p, :] for m < n, p < P, with `length` numbers in a row."""
+    steps, no_floor = (a_row, 0, a_step), zeros.dtype.type(-np.inf)
+    strip(n, length, A, a, steps, B, b, (0, b_step), zeros, 0, 0, C, c, c_step, 1, P, no_floor)
 
 
 @kernel("void(T[:,::1], T[::1], T[::1], T[::1], T[::1])")
@@ -63,7 +60,9 @@ def both_sides(M, x, half, y, zeros):
     """y[i, j, :] = Σₚᵩ M[i, p] M[j, q] x[p, q, :]: M x Mᵀ for a matrix x whose entries are vectors."""
     rows, taps = M.shape
     length, M = len(x) // taps**2, M.reshape(rows * taps)
-    product(rows, taps * length, M, 0, taps, 1, x, 0, taps * length, taps, half, 0, taps * length, zeros)
+    for q in range(taps):
+        at, step = q * length, taps * length
+        product(rows, length, M, 0, taps, 1, x, at, step, taps, half, at, step, zeros)
     for i in range(rows):
         product(rows, length, M, 0, taps, 1, half, i * taps * length, length, taps, y, i * rows * length, length, zeros)
 
@@ -95,10 +94,8 @@ def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
         product(4, row, A_T, 0, 6, 1, tiles, at, 6 * n_all * F, 6, combined, q * row, 6 * row, zeros)
     for i in range(min(4, H - 4 * r)):
         for t in range((W + 3) // 4):
-            for f in range(0, F, len(zeros)):
-                width, at, to = min(len(zeros), F - f), 6 * i * row + t * F + f, ((4 * r + i) * W + 4 * t) * F + f
-                n_columns = min(4, W - 4 * t)
-                strip(n_columns, width, A_T, 0, (6, 0, 1), combined, at, (0, row), b, f, 0, pixels, to, F, 1, 6, floor)
+            n, at, to = min(4, W - 4 * t), 6 * i * row + t * F, ((4 * r + i) * W + 4 * t) * F
+            strip(n, F, A_T, 0, (6, 0, 1), combined, at, (0, row), b, 0, 0, pixels, to, F, 1, 6, floor)
 
 
 @kernel(
@@ -135,7 +132,7 @@ def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_d
     """dU = Vᵀ D, added up over all tiles, and row_sums as in `conv.correlate_images`."""
     (N, H, W, F), C = dy.shape, x.shape[3]
     tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
-    infinity = zeros.dtype.type(np.inf)
+    no_floor = zeros.dtype.type(-np.inf)
     padded[:], padded_dy[:], dU[:], row_sums[:] = 0, 0, 0, 0
     image, slopes = padded, padded_dy
     for start in range(0, N * tile_rows, chunk):
@@ -150,9 +147,8 @@ def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_d
             to_points(image, r, B_T, combined, V, (row - start) * n_tiles, n_tiles, n, zeros)
             to_points(slopes, r, A, combined, D, (row - start) * n_tiles, n_tiles, n, zeros)
         for p in range(36):
-            for f in range(0, F, len(zeros)):
-                width, to, at = min(len(zeros), F - f), p * C * F + f, p * n * F + f
-                strip(C, width, V, p * n * C, (1, 0, C), D, at, (0, F), dU, to, F, dU, to, F, 1, n, -infinity)
+            to = p * C * F
+            strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), dU, to, F, dU, to, F, 1, n, no_floor)
 
 
 def suits(W: Array, stride: int, y: Array) -> bool:
@@ -167,14 +163,14 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float
     """Write the 3×3 convolution at stride 1 into out; see `reference.conv2d`."""
     C, F = W.shape[2:]
     x, b, convolve = dense(x), dense(b), convolve_tiles[x.dtype]
-    A_T, B_T, G, zeros = _constants(_A.T, x.dtype)
-    U = _both_sides(G, dense(W), (6, 6, C, F), zeros)  # G g Gᵀ
-    rows, columns, chunk = _tiling(out, W)
+    (rows, columns, chunk), A_T, B_T, G = _tiling(out, W), *_matrices(x.dtype, _A.T)
     image, n = (4 * rows + 2, 4 * columns + 2, C), chunk * columns
-    combinations = 6 * max(image[1] * C, x.shape[2] * C, 4 * columns * F)
+    longest = max(image[1] * C, x.shape[2] * C, 4 * columns * F, C * F)
+    zeros = np.zeros(longest, x.dtype)
+    U = _both_sides(G, dense(W), (6, 6, C, F), zeros)  # G g Gᵀ
 
     def images(first: int, last: int) -> None:
-        scratches = scratch(x.dtype, image, (combinations,), (36 * n * C,), (36 * n * F,))
+        scratches = scratch(x.dtype, image, (6 * longest,), (36 * n * C,), (36 * n * F,))
         convolve(x[first:last], U, b, *padding, B_T, A_T, zeros, chunk, *scratches, out[first:last], floor)
 
     parallel(images, len(x), _images_in_a_block(rows * columns, W))
@@ -185,14 +181,14 @@ def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array)
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
     x, dy, correlate = dense(x), dense(dy), correlate_tiles[x.dtype]
-    A, B_T, G, zeros = _constants(_A, x.dtype)
-    rows, columns, chunk = _tiling(dy, dW)
+    (rows, columns, chunk), A, B_T, G = _tiling(dy, dW), *_matrices(x.dtype, _A)
     image, slopes, n = (4 * rows + 2, 4 * columns + 2, C), (4 * rows, 4 * columns, F), chunk * columns
-    combinations = 6 * max(image[1] * C, x.shape[2] * C, slopes[1] * F)
+    longest = max(image[1] * C, x.shape[2] * C, dy.shape[2] * F, slopes[1] * F, C * F)
+    zeros = np.zeros(longest, x.dtype)
 
     def images(first: int, last: int) -> tuple[Array, Array]:
         sums = np.empty(36 * C * F, x.dtype), np.empty(dy.shape[2] * F, x.dtype)
-        scratches = scratch(x.dtype, image, slopes, (combinations,), (36 * n * C,), (36 * n * F,))
+        scratches = scratch(x.dtype, image, slopes, (6 * longest,), (36 * n * C,), (36 * n * F,))
         correlate(x[first:last], dy[first:last], *padding, B_T, A, zeros, chunk, *scratches, *sums)
         return sums
 
@@ -209,9 +205,8 @@ def _both_sides(M: Array, x: Array, shape: tuple[int, ...], zeros: Array) -> Arr
     return y
 
 
-def _constants(A: Array, dtype: np.dtype) -> list[Array]:
-    """A or Aᵀ, Bᵀ, G and a tile's row of zeros."""
-    return [np.ascontiguousarray(matrix, dtype) for matrix in (A, _B_T, _G, np.zeros(TILE_BYTES // dtype.itemsize))]
+def _matrices(dtype: np.dtype, A: Array) -> list[Array]:
+    return [np.ascontiguousarray(matrix, dtype) for matrix in (A, _B_T, _G)]
 
 
 def _tiling(y: Array, W: Array) -> tuple[int, int, int]:
