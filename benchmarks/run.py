@@ -1,9 +1,9 @@
 """How fast minisam is, compared with the alternatives.
 
-    python benchmarks/run.py                     all cases (about ten minutes)
+    python benchmarks/run.py                     all cases (about twenty minutes)
     python benchmarks/run.py --only "SAM.*step"  cases whose names match
-    python benchmarks/run.py --json speed.json   keep the numbers, with versions and hardware
-    python benchmarks/run.py --show speed.json   print a stored file again
+    python benchmarks/run.py --keep              keep the numbers in results/speed, in this processor's file
+    python benchmarks/run.py --show FILE         print a stored file again
 
 The peers come with `pip install -e ".[bench]"`; a missing one is left out with a message.
 Each system runs in a process of its own, all with the same number of threads. For each case their
@@ -13,19 +13,24 @@ so that a slow minute of the machine affects every system. benchmarks/README.md 
 
 import argparse
 import json
-import math
 import os
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import date
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cases import CASES, COLD, MEMORY, SYSTEMS
+from tables import brief, table
 from tqdm import tqdm
 from workload import Case
 
@@ -33,20 +38,7 @@ from minisam.kernels.threads import available_cores
 
 SWEEPS = 3
 WORKER = Path(__file__).with_name("worker.py")
-SYSTEMS = {"ours": "minisam", "pytorch": "PyTorch", "numpyml": "numpy-ml", "machine": "machine"}
-SGEMM, COPIES = Case("sgemm"), [Case("copy", n=n) for n in (10**5, 10**7)]
-
-STEPS = [Case("step", m, o, n) for m in ("cnn", "mlp") for n in (128, 32) for o in ("sam", "momentum", "adam")]
-PASSES = ("forward", "input gradient", "weight gradient", "both gradients")
-LAYERS = ((3, 32, 32), (32, 32, 32), (32, 64, 16), (64, 64, 8))
-CONVOLUTIONS = [Case("conv", what, n=128, shape=shape) for shape in LAYERS for what in PASSES]
-UPDATES = [Case("update", what, n=n) for what in ("GD", "Momentum", "Adam") for n in (10**5, 10**7)]
-BATCHES = [Case("step", "cnn", "momentum", n) for n in (8, 16, 64, 256, 512)]
-WIDTHS = [Case("step", "cnn", "momentum", 64, width=width) for width in (16, 64)]
-OTHERS = [Case("epoch", n=4000), Case("predict", "cnn", n=2000), Case("predict", "mlp", n=2000)]
-CASES = [SGEMM, *COPIES, *STEPS, *CONVOLUTIONS, *UPDATES, *OTHERS, *BATCHES, *WIDTHS]
-
-COLD, MEMORY = "first SAM step of a new process, CNN, batch 32", "peak memory, SAM steps, CNN, batch 128"
+RESULTS = Path(__file__).with_name("results") / "speed"
 
 
 class Worker:
@@ -62,6 +54,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.version: dict[str, Any] = {}
 
     def ask(self, **request: Any) -> dict[str, Any]:
         assert self.process.stdin
@@ -89,6 +82,18 @@ def difference(expected: list[np.ndarray], got: list[np.ndarray]) -> float:
     )
 
 
+@contextmanager
+def busy_core(busy: bool) -> Iterator[None]:
+    """Beside another process, if there should be one."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+
+
 class Timings:
     """The timings of one case: its systems in turns, in several sweeps over all cases."""
 
@@ -104,11 +109,12 @@ class Timings:
             self.differences = compare(self.case, results)
             self.turns = {system: [] for system in results}
         began = time.monotonic()
-        for _ in range(rounds):
-            for system, turns in self.turns.items():
-                turns.append(workers[system].ask(seconds=seconds)["times"])
-            if time.monotonic() - began > 12:  # slow cases get fewer rounds
-                break
+        with busy_core(self.case.busy):
+            for _ in range(rounds):
+                for system, turns in self.turns.items():
+                    turns.append(workers[system].ask(seconds=seconds)["times"])
+                if time.monotonic() - began > 12:  # slow cases get fewer rounds
+                    break
 
     def record(self) -> dict[str, Any]:
         """Medians, quartiles and ratios."""
@@ -181,173 +187,60 @@ def processes(systems: list[str], threads: int, rounds: int) -> dict[str, Any]:
     return record
 
 
-def exponent(cases: list[Case], of: str, records: dict[str, Any], system: str) -> float | None:
-    """The slope of log time against log batch size or width, by least squares."""
-    known = [case for case in cases if system in records.get(case.name, {"systems": {}})["systems"]]
-    if len(known) < 3:
-        return None
-    x = [math.log(getattr(case, of)) for case in known]
-    y = [math.log(records[case.name]["systems"][system]["median"]) for case in known]
-    return float(np.polyfit(x, y, 1)[0])
-
-
-def targets(found: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
-    """minisam's targets: a label, a number, its bound, and whether it is met."""
-    records = {record["case"]: record["systems"] for record in found["cases"]}
-    new = found["processes"]
-    rows = []
-
-    def seconds(case: Case, system: str = "ours") -> float:
-        return records.get(case.name, {}).get(system, {"median": math.nan})["median"]
-
-    def peer(case: Case) -> float:
-        return records.get(case.name, {}).get("pytorch", {"ratio": {"median": math.nan}})["ratio"]["median"]
-
-    def process(system: str, what: str) -> float:
-        return new.get(system, {}).get(what, math.nan)
-
-    def row(label: str, number: float, least: float = -math.inf, most: float = math.inf) -> None:
-        bounds = [f"≥ {least:g}"] * (least > -math.inf) + [f"≤ {most:g}"] * (most < math.inf)
-        if not math.isnan(number):  # it was measured
-            rows.append((label, number, " ".join(bounds), least <= number <= most))
-
-    for model, least in (("cnn", 1.2), ("mlp", 1.5)):
-        for n in (128, 32):
-            case = Case("step", model, "sam", n)
-            row(f"PyTorch / minisam: {case.name}", peer(case), least)
-    row(f"PyTorch / minisam: {OTHERS[0].name}", peer(OTHERS[0]), 1.2)
-    sgemm = SGEMM.flop / seconds(SGEMM, "machine")
-    for case in CONVOLUTIONS:
-        if case.shape[0] >= 32 and case.what != "both gradients":
-            row(f"rate / sgemm's: {case.name}", case.flop / seconds(case) / sgemm, 0.85)
-    for model in ("cnn", "mlp"):
-        for n in (128, 32):
-            sam, plain = (seconds(Case("step", model, optimizer, n)) for optimizer in ("sam", "momentum"))
-            row(f"SAM step / Momentum step: {model.upper()}, batch {n}", sam / plain, most=2.05)
-    for case in UPDATES:
-        copy = Case("copy", n=case.n)
-        bandwidth = copy.bytes / seconds(copy, "machine")
-        row(f"bandwidth / a copy's: {case.name}", case.bytes / seconds(case) / bandwidth, 0.7)
-    start = process("ours", "start")
-    row(f"PyTorch / minisam: {COLD}", process("pytorch", "start") / start, 2.5)
-    row("seconds, import minisam", process("ours", "import"), most=0.5)
-    row("seconds, compilation at the first start ever", process("ours", "first start") - start, most=20)
-    row(f"minisam / PyTorch: {MEMORY}", process("ours", "memory") / process("pytorch", "memory"), most=0.6)
-    large, small = (seconds(Case("step", "cnn", "momentum", n)) / n for n in (512, 64))
-    row("time per image, Momentum step, CNN: batch 512 / batch 64", large / small, 0.9, 1.1)
-    return rows
-
-
-def _time(seconds: float) -> str:
-    unit, scale = ("s", 1) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
-    return f"{seconds * scale:.3g} {unit}"
-
-
-def _conditions(found: dict[str, Any]) -> str:
-    """Hardware, versions and number of rounds."""
-    facts = found["environment"]
-    return (
-        f"{facts['cpu']}, {facts['threads']} threads, {facts['system']};\nPython {facts['python']}, "
-        f"NumPy {facts['numpy']}, Numba {facts['numba']}, {facts['blas']}"
-        + "".join(f", {SYSTEMS[system]} {version}" for system, version in found["peers"].items())
-        + f".\nUp to {found['rounds']} rounds in turns; ratios are medians over rounds (quartiles)."
-    )
-
-
-def brief(found: dict[str, Any]) -> str:
-    """The README's table: minisam and PyTorch, one line per case."""
-    chosen = {case.name for case in (*STEPS, *OTHERS) if case.optimizer == "sam"}
-    lines = [f"{'':<47}{'minisam':>9}{'PyTorch':>9}   PyTorch / minisam"]
-    for record in found["cases"]:
-        if record["case"] in chosen and {"ours", "pytorch"} <= record["systems"].keys():
-            ours, peer = (record["systems"][system] for system in ("ours", "pytorch"))
-            low, high = peer["ratio"]["quartiles"]
-            times = f"{_time(ours['median']):>9}{_time(peer['median']):>9}"
-            lines.append(f"{record['case']:<47}{times}   {peer['ratio']['median']:.2f} ({low:.2f} to {high:.2f})")
-    new = found["processes"]
-    for label, key, unit in ((COLD, "start", "s"), ("import", "import", "s"), (MEMORY, "memory", "MB")):
-        if not {"ours", "pytorch"} <= new.keys():
-            continue
-        ours, peer = new["ours"][key], new["pytorch"][key]
-        lines.append(f"{label:<47}{f'{ours:.3g} {unit}':>9}{f'{peer:.3g} {unit}':>9}   {peer / ours:.2f}")
-    return "\n".join([*lines, "", _conditions(found)])
-
-
-def table(found: dict[str, Any]) -> str:
-    """Everything that was measured, and then the targets."""
-    lines = [f"{'median (minimum)':<47}" + "".join(f"{name:>18}" for name in SYSTEMS.values()) + "   PyTorch / minisam"]
-    for record in found["cases"]:
-        cells = [record["systems"].get(system) for system in SYSTEMS]
-        times = [f"{_time(c['median'])} ({_time(c['minimum'])})" if c else "–" for c in cells]
-        line = f"{record['case']:<47}" + "".join(f"{text:>18}" for text in times)
-        if cells[0] and cells[1]:
-            ratio = cells[1]["ratio"]
-            low, high = ratio["quartiles"]
-            line += f"   {ratio['median']:.2f}  ({low:.2f} to {high:.2f})"
-        lines.append(line)
-    for system, numbers in found["processes"].items():
-        seconds = ", ".join(f"{key} {value:.2f} s" for key, value in numbers.items() if key != "memory")
-        lines.append(f"new process, {SYSTEMS[system]}: {seconds}; peak memory {numbers['memory']:.0f} MB")
-    for name, exponents in found["exponents"].items():
-        values = ", ".join(f"{SYSTEMS[system]} {value:.2f}" for system, value in exponents.items())
-        lines.append(f"time grows with {name} to the power: {values}")
-    lines.append("\ntargets")
-    for label, number, bound, met in targets(found):
-        lines.append(f"  {'✓' if met else '✗'} {number:6.2f}  {bound:<13}{label}")
-    return "\n".join([*lines, "", _conditions(found)])
+def start(threads: int) -> dict[str, Worker]:
+    """A worker for each system that is installed."""
+    workers = {}
+    for system, name in SYSTEMS.items():
+        worker = Worker(system, threads)
+        try:
+            worker.version = worker.ask()
+            workers[system] = worker
+        except ChildProcessError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            worker.close()
+    return workers
 
 
 def run(pattern: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Measure every case whose name contains the regular expression."""
-    chosen = [case for case in CASES if re.search(pattern, case.name)]
+    found = [Timings(case) for case in CASES if re.search(pattern, case.name)]
     new = re.search(pattern, COLD) or re.search(pattern, MEMORY)
-    workers, peers, facts = {}, {}, {}
+    workers = start(threads)
+    alone = start(1) if any(timings.case.alone for timings in found) else {}
     try:
-        for system, name in SYSTEMS.items():
-            worker = Worker(system, threads)
-            try:
-                versions = worker.ask()
-            except ChildProcessError as error:
-                print(f"{name} is left out: {error}", file=sys.stderr)
-                worker.close()
-                continue
-            workers[system] = worker
-            if system == "ours":
-                facts = versions
-            elif versions:
-                peers[system] = next(iter(versions.values()))
-        found = [Timings(case) for case in chosen]
         # Several sweeps, so that cases that are compared with each other share the machine's good and bad minutes.
         for timings in tqdm(found * SWEEPS, "cases", leave=False):
-            timings.measure(workers, -(-rounds // SWEEPS), seconds)
-        records = [timings.record() for timings in found]
+            timings.measure(alone if timings.case.alone else workers, -(-rounds // SWEEPS), seconds)
     finally:
-        for worker in workers.values():
+        for worker in (*workers.values(), *alone.values()):
             worker.close()
-    by_name = {record["case"]: record for record in records}
-    growth = {"batch size": (BATCHES, "n"), "width": ([*WIDTHS, BATCHES[2]], "width")}
-    exponents = {
-        name: {
-            system: value
-            for system in ("ours", "pytorch")
-            if (value := exponent(cases, of, by_name, system)) is not None
-        }
-        for name, (cases, of) in growth.items()
-    }
+    versions = {system: worker.version for system, worker in workers.items() if worker.version}
     return {
-        "environment": facts,
-        "peers": peers,
+        "date": date.today().isoformat(),
+        "environment": versions.pop("ours", {}),
+        "peers": {system: next(iter(version.values())) for system, version in versions.items()},
         "rounds": rounds,
-        "cases": records,
-        "exponents": {name: values for name, values in exponents.items() if values},
+        "cases": [timings.record() for timings in found],
         "processes": processes(list(workers), threads, rounds) if new else {},
     }
+
+
+def processor() -> str:
+    """A name for this processor's file: its own, and on Linux its family and model, which virtual machines show."""
+    facts = re.findall(r"(?:model name|cpu family|model)\s*: (.+)", _cpuinfo()) or [platform.processor()]
+    return re.sub(r"\W+", "-", " ".join(dict.fromkeys(facts)).lower()).strip("-")
+
+
+def _cpuinfo() -> str:
+    with suppress(OSError):
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="REGEX", help="only cases whose names match")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
+    parser.add_argument("--keep", action="store_true", help="write the numbers to results/speed")
     parser.add_argument("--show", type=Path, metavar="FILE", help="print a stored file, measure nothing")
     parser.add_argument("--brief", action="store_true", help="one line per case, as in the README")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each system")
@@ -361,8 +254,11 @@ def main() -> None:
     else:
         found = run(args.only, args.threads, args.rounds, args.seconds)
     print(brief(found) if args.brief else table(found))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if args.keep:
+        RESULTS.mkdir(exist_ok=True)
+        file = RESULTS / f"{processor()}.json"
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"Kept: {file}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main(name: str, mode: str = "serve") -> None:
         return
     from workload import Case
 
-    run, _ = system.prepare(Case("step", "cnn", n=32 if mode == "cold" else 128))
+    run, _ = system.prepare(Case("step", "reference", n=32 if mode == "cold" else 128))
     for _ in range(1 if mode == "cold" else 5):
         run()
     if mode == "cold":

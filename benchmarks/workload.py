@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LR, MOMENTUM, RHO = 0.01, 0.9, 0.05
+MODELS = ("mlp", "reference", "cnn", "cnn-bn", "vgg", "resnet8")
 LABELS = {
     "reference": "reference CNN",
     "mlp": "MLP",
@@ -35,18 +36,20 @@ class Case:
     stride: int = 1
     width: int = 1  # how many times the channels of the network
     busy: bool = False  # beside a process that keeps one core busy
+    alone: bool = False  # on one thread; otherwise on all that the benchmark may use
 
     @property
     def name(self) -> str:
         if self.kind == "step":
             width = "" if self.width == 1 else f", {self.width:g} times as wide"
             label = {"sam": "SAM(Momentum)", "momentum": "Momentum", "adam": "Adam"}[self.optimizer]
-            busy = ", one core busy" if self.busy else ""
-            return f"{label} step, {LABELS[self.what]}{width}, batch {self.n}{busy}"
+            how = ", one core busy" * self.busy + ", one thread" * self.alone
+            return f"{label} step, {LABELS[self.what]}{width}, batch {self.n}{how}"
         if self.kind == "conv":
             c_in, c_out, side = self.shape
             stride = "" if self.stride == 1 else f", stride {self.stride}"
-            return f"convolution {self.size}×{self.size}, {c_in}→{c_out}@{side}²{stride}, {self.what}"
+            few = "" if self.n == 128 else f", {self.n} images"
+            return f"convolution {self.size}×{self.size}, {c_in}→{c_out}@{side}²{stride}{few}, {self.what}"
         return {
             "update": f"{self.what} update, {self.n:,} parameters",
             "epoch": f"SAM(Momentum) epoch, {LABELS['reference']}, {self.n:,} augmented images",

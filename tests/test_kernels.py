@@ -267,7 +267,7 @@ def test_every_reference_has_a_fast_twin_that_is_tested():
     functions = inspect.getmembers(reference, inspect.isfunction)
     public = {name for name, _ in functions if not name.startswith("_")} - {"strip"}  # only compiled code can call it
     assert public == set(ARGUMENTS)
-    assert public == set(kernels.__all__) - {"get_threads", "set_threads"}
+    assert public == set(kernels.__all__) - {"get_threads", "set_threads", "set_winograd"}
 
 
 @numba.njit
@@ -381,6 +381,28 @@ def test_a_weight_that_meets_only_padding_has_no_gradient_at_all(shape):
     meets = [[[0 <= r + i - 1 < n for r in range(n)] for i in range(3)] for n in shape]
     rows, columns = (np.any(along, axis=1) for along in meets)
     np.testing.assert_array_equal(dW.any(axis=(2, 3)), np.outer(rows, columns))
+
+
+def test_plain_sums_compute_every_convolution_if_asked():
+    """Integers tell: plain sums of them are exact in float32, Winograd's are not."""
+    rng = np.random.default_rng(0)
+    x, W, dy = (rng.integers(-9, 10, s).astype(np.float32) for s in [(2, 8, 8, 16), (3, 3, 16, 16), (2, 8, 8, 16)])
+
+    def results(twin):
+        y, dx, dW, db = (np.empty_like(array) for array in (dy, x, W, W[0, 0, 0]))
+        twin.conv2d(x, W, np.zeros(16, np.float32), 1, (1, 1), y)
+        twin.conv2d_input_grad(dy, W, 1, (1, 1), dx)
+        twin.conv2d_weight_grad(x, dy, 1, (1, 1), dW, db)
+        return [y, dx, dW]
+
+    expected, fast = results(reference), results(kernels)
+    kernels.set_winograd(False)
+    try:
+        plain = results(kernels)
+    finally:
+        kernels.set_winograd(True)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, expected, strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(fast, expected, strict=True))
 
 
 @TWINS

@@ -462,6 +462,7 @@ def test_inputs_that_do_not_fit_are_refused(layer, input_shape, message):
         (Layer, "backward", "must define backward"),
         (Layer, "tangent", "has no tangent: no Hessian-vector product"),
         (Layer, "backward_tangent", "has no tangent: no Hessian-vector product"),
+        (Bilinear, "affine", "must define affine"),
         (Bilinear, "weight_gradient", "must define weight_gradient"),
         (Bilinear, "input_gradient", "must define input_gradient"),
     ],

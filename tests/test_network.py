@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from minisam.nn import (
     Conv2d,
     Dropout,
     Env,
+    FixedSlope,
     Flatten,
     Linear,
     MaxPool2d,
@@ -622,6 +624,50 @@ def test_the_bits_do_not_depend_on_the_threads(make, n, dtype, rng):
         kernels.set_threads(n_threads)
         results.append(batch(theta))
     assert all(same(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv", "norm", "residual", "pool"])
+def test_a_relu_that_the_layer_before_applies_is_the_same_relu(name, rng):
+    before, shape = {
+        "linear": (Linear(6, 5), (6,)),
+        "conv": (Conv2d(2, 16, 3), (5, 4, 2)),
+        "norm": (BatchNorm(3), (4, 4, 3)),
+        "residual": (Residual((Conv2d(3, 3, 3), ReLU(), Conv2d(3, 3, 3))), (4, 4, 3)),
+        "pool": (MaxPool2d(2), (6, 6, 3)),
+    }[name]
+    fused, apart = (Sequential([before, *between, ReLU(), Flatten()], shape) for between in ([], [Passing()]))
+    theta, x = rng.standard_normal(fused.n_params), rng.standard_normal((7, *shape))
+    y = rng.integers(0, *fused.output_shape, 7)
+    assert (fused.forward(theta, x) == 0).any()
+    np.testing.assert_array_equal(fused.forward(theta, x), apart.forward(theta, x))
+    np.testing.assert_array_equal(fused.loss_and_grad(theta, x, y)[1], apart.loss_and_grad(theta, x, y)[1])
+    v = rng.standard_normal(len(theta))
+    np.testing.assert_allclose(fused.hvp(theta, v, x, y), apart.hvp(theta, v, x, y), rtol=1e-10, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Passing(FixedSlope):
+    """y = x: keeps its neighbours apart."""
+
+    def forward(self, params, x, env):
+        return x, None
+
+    def backward(self, params, cache, dy, grads, env):
+        return dy
+
+    def tangent(self, at, params_dot, x_dot, env):
+        return x_dot, None
+
+
+def test_a_forward_of_ones_own_need_not_apply_the_relu_after_it(rng):
+    class Negative(Linear):
+        def forward(self, params, x, env):
+            return -self.affine(params, x, env), x
+
+    net, x = Sequential([Negative(3, 4), ReLU()], (3,)), rng.standard_normal((5, 3))
+    theta = rng.standard_normal(net.n_params)
+    W, b = net.views(theta)
+    np.testing.assert_allclose(net.forward(theta, x), np.maximum(-(x @ W + b), 0))
 
 
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])

@@ -16,6 +16,7 @@ from minisam import get_threads
 from minisam.analysis import gradcheck
 from minisam.kernels import conv2d, reference
 from minisam.kernels.compiled import compile_all
+from minisam.kernels.conv import convolve_images
 from minisam.nn import Conv2d
 from lesson import GREEN, GREY, ORANGE, images, show
 
@@ -98,13 +99,25 @@ show(reference.conv2d, reference._windows)
 # ## Step 2: a compiled kernel, on all cores
 #
 # im2col makes a matrix nine times as large as the images: for this batch, more than fits into the processor's caches,
-# so the processor waits for memory. minisam's kernel unfolds a few images at a time, in machine code that Numba
-# compiles from Python, and multiplies them while they are still in the cache; the threads share the images. For windows
-# of 3×3 and 16 channels or more it goes one better, with Winograd's algorithm, which needs a quarter of the
-# multiplications (Lavin & Gray 2016).
+# so the processor waits for memory. But the matrix need not be written. In an image with a border of zeros the window
+# of the next pixel begins $k$ numbers further on, and each of its three rows is already one piece of memory: a row of
+# the matrix is a *place*. minisam's kernel, which Numba compiles from Python, walks from place to place; the threads
+# share the images.
 
 # %%
-show(conv2d)
+show(convolve_images.run.py_func)
+
+# %% [markdown]
+# `strip` is a matrix product that reads its left factor in such steps:
+
+# %%
+show(reference.strip)
+
+# %% [markdown]
+# Its fast twin, in [kernels/tile.py](../minisam/kernels/tile.py), keeps eight pixels of the result, 32 channels each,
+# in the processor's registers until they are finished: a number, once loaded, is used many times. For windows of 3×3
+# and 16 channels or more minisam goes one better, with Winograd's algorithm, which needs a quarter of the
+# multiplications (Lavin & Gray 2016) and is made of strips too.
 
 # %% [markdown]
 # ## The same numbers?
@@ -173,7 +186,7 @@ plt.show()
 # %% [markdown]
 # Most of the gain is the first step: not because NumPy is clever, but because an interpreter looks up every number of
 # every multiplication anew. The rest, from im2col to minisam, has three causes: fewer multiplications (Winograd), all
-# the cores, and numbers that are still in the cache when they are needed.
+# the cores, and numbers that are still in registers or in the cache when they are needed.
 #
 # ## And backwards
 #

@@ -128,8 +128,8 @@ assert hvpcheck(Swish(), x, [], rng) < 1e-6
 #
 # Two base classes of minisam's layers save you work. A `FixedSlope` has no parameters and a slope that does not change
 # with $x$, at least piecewise, like ReLU's; it needs `forward`, `backward` and `tangent`. A `Bilinear` is any
-# $y = x \cdot W + b$ whose product is linear in $x$ and in $W$; it needs `forward` and the two halves of `backward`,
-# and has both tangents.
+# $y = x \cdot W + b$ whose product is linear in $x$ and in $W$; it needs that map, `affine`, and the two halves of
+# `backward`, and has both tangents.
 #
 # Now a network with the new layer inside:
 
@@ -289,7 +289,8 @@ for kind, net in nets.items():
 #    it settle in the bowl now? Why does `Cosine(0.05, 100)` stop short?
 # 3. Give `Scale` its tangents: everything moves, so $\dot y = \dot a x + a \dot x + \dot b$, and the gradient of $a$
 #    moves by $\sum_n \dot{(\mathrm dy)} x + \mathrm dy\, \dot x$. Check them with `hvpcheck`. Then write `Scale` as a
-#    `Bilinear`, with `weight_gradient(x, dy, grads)` and `input_gradient(params, x, dy, env)`, and compare.
+#    `Bilinear`, with `affine(params, x, env)`, `weight_gradient(x, dy, grads)` and `input_gradient(params, x, dy, env)`,
+#    and compare.
 
 
 # %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
@@ -350,7 +351,10 @@ class MovingScale(Scale):
 @dataclass(frozen=True)
 class BilinearScale(Bilinear):
     n: int
-    param_shapes, init, forward = Scale.param_shapes, Scale.init, Scale.forward
+    param_shapes, init = Scale.param_shapes, Scale.init
+
+    def affine(self, params, x, env):
+        return params[0] * x + params[1]
 
     def weight_gradient(self, x, dy, grads):
         np.sum(dy * x, axis=0, out=grads[0])

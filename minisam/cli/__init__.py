@@ -12,10 +12,10 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
     nn/batch_loss.py      BatchLoss: the loss and its gradient at theta, on one minibatch
     nn/network.py         Sequential.evaluate: forward, loss, backward
     nn/chain.py           Chain: forward through the layers, backward in reverse
-    nn/dense.py           Linear and ReLU, for the MLP; Conv2d, in nn/convolution.py, for a CNN
+    nn/dense.py           Linear and the ReLU after it, for the MLP; Conv2d, in nn/convolution.py, for a CNN
     kernels/gemm.py       Linear's matrix products, in blocks for all threads
-    kernels/vector.py     ReLU's loop, compiled (by kernels/compiled.py, before the first step)
-    kernels/conv.py       Conv2d's unfolding, compiled; kernels/winograd.py for 16 channels and more
+    kernels/conv.py       Conv2d's sums over windows; kernels/winograd.py for 16 channels and more
+    kernels/tile.py       strip: all of these sums in registers (compiled by kernels/compiled.py, before the first step)
 """
 
 import argparse

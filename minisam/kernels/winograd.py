@@ -14,7 +14,8 @@ maps by A and B too, are strips of register tiles (see `tile`), for a few rows o
 
 Rounding is a little coarser than that of plain sums (a test holds it to 2·10⁻⁶ of the largest output in
 float32), and what is exactly 0 there may be 1e-8 here. Where that would be a weight's whole gradient, because the
-weight meets nothing but zeros around an image of less than four rows or columns, `conv` does not come here.
+weight meets nothing but zeros around an image of less than four rows or columns, `conv` does not come here; nor
+anywhere after `set_winograd(False)`.
 
 In the code: tile (r, t) of image n begins at pixel (4r, 4t) of y; i, j and p, q run over the six points
 or pixels of a tile; C and F are the channels of x and y; U, V and D stand for G g Gᵀ, Bᵀ d B and A dy Aᵀ.
@@ -151,12 +152,26 @@ def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_d
             strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), dU, to, F, dU, to, F, 1, n, no_floor)
 
 
+_allowed = True
+
+
+def set_winograd(allowed: bool) -> None:
+    """Allow this algorithm where it is faster (the default), or let plain sums compute every convolution.
+
+    The two differ by rounding, so their trainings differ in the last bits.
+
+    >>> set_winograd(False); set_winograd(True)
+    """
+    global _allowed
+    _allowed = allowed
+
+
 def suits(W: Array, stride: int, y: Array) -> bool:
-    """Whether tiles pay for the convolution with W that gives y."""
+    """Whether tiles are allowed and pay for the convolution with W that gives y."""
     C, F = W.shape[2:]
     whole_vectors = C % lanes(W.dtype) == F % lanes(W.dtype) == 0
     large = min(C, F) >= _FEWEST_CHANNELS and min(y.shape[1:3]) >= 4
-    return stride == 1 and W.shape[:2] == (3, 3) and whole_vectors and large
+    return _allowed and stride == 1 and W.shape[:2] == (3, 3) and whole_vectors and large
 
 
 def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float = -math.inf) -> Array:

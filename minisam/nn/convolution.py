@@ -7,11 +7,11 @@ from typing import Any
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Bilinear, Shape, he_normal
+from minisam.nn.layer import Bilinear, Rectifying, Shape, he_normal
 
 
 @dataclass(frozen=True)
-class Conv2d(Bilinear):
+class Conv2d(Bilinear, Rectifying):
     """y[n,r,c,f] = b[f] + Σᵢⱼₖ x[n, r·stride + i - above, c·stride + j - before, k] W[i,j,k,f].
 
     Parameters are W (kH, kW, c_in, c_out) and b (c_out,); x is (N, H, W, c_in) and zero outside
@@ -81,6 +81,9 @@ class Conv2d(Bilinear):
         sizes, zeros = self._geometry(x.shape[1:3])
         y = env.arena.empty((len(x), *sizes, self.c_out), x.dtype)
         return kernels.conv2d(x, W, b, self.stride, zeros, y, floor)
+
+    def forward(self, params, x, env):
+        return self.affine(params, x, env, self.floor), x
 
     def weight_gradient(self, x, dy, grads):
         _, zeros = self._geometry(x.shape[1:3])

@@ -7,11 +7,11 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Bilinear, FixedSlope, Layer, Shape, he_normal
+from minisam.nn.layer import Bilinear, FixedSlope, Layer, Rectifying, Shape, he_normal
 
 
 @dataclass(frozen=True)
-class Linear(Bilinear):
+class Linear(Bilinear, Rectifying):
     """Affine map y = x W + b.
 
     Parameters are W (n_in, n_out) and b (n_out,); x is (N, n_in), y is (N, n_out).
@@ -43,6 +43,9 @@ class Linear(Bilinear):
         y = kernels.matmul(x, W, out=env.arena.empty((len(x), self.n_out), x.dtype))
         y += b
         return y if floor == -math.inf else np.maximum(y, floor, out=y)
+
+    def forward(self, params, x, env):
+        return self.affine(params, x, env, self.floor), x
 
     def weight_gradient(self, x, dy, grads):
         dW, db = grads

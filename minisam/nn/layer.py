@@ -149,15 +149,14 @@ class FixedSlope(Layer):
         return self.backward(at.params, at.cache, moving.dy_dot, grads_dot, env)
 
 
-@dataclass(frozen=True)
-class Bilinear(Rectifying):
+class Bilinear(Layer):
     """y = x · W + b, with a product that is linear in x and in W; the cache is x.
 
     A subclass defines that map and the two halves of backward; all tangents are then the product rule.
     """
 
-    def affine(self, params: list[Array], x: Array, env: Env, floor: float = -math.inf) -> Array:
-        """Return max(x · W + b, floor)."""
+    def affine(self, params: list[Array], x: Array, env: Env) -> Array:
+        """Return x · W + b."""
         raise NotImplementedError(f"{type(self).__name__} must define affine")
 
     def weight_gradient(self, x: Array, dy: Array, grads: list[Array]) -> None:
@@ -169,7 +168,7 @@ class Bilinear(Rectifying):
         raise NotImplementedError(f"{type(self).__name__} must define input_gradient")
 
     def forward(self, params, x, env):
-        return self.affine(params, x, env, self.floor), x
+        return self.affine(params, x, env), x
 
     def backward(self, params, x, dy, grads, env):
         self.weight_gradient(x, dy, grads)
