@@ -91,7 +91,8 @@ def text_table(found: dict[str, dict]) -> str:
         for name, cell in cells.items():
             rows.setdefault(name, []).append(cell)
     widths = [max(len(row[i]) for row in rows.values()) + 3 for i in range(len(found))]
-    return "\n".join(f"{name:<36}" + "".join(map(str.rjust, row, widths)) for name, row in rows.items())
+    first_width = max(36, *map(len, rows))
+    return "\n".join(f"{name:<{first_width}}" + "".join(map(str.rjust, row, widths)) for name, row in rows.items())
 
 
 def load_arrays(file: Path, needed: str) -> dict[str, Array]:
