@@ -1,11 +1,15 @@
 import signal
 from contextlib import suppress
+from functools import cache
 
 import pytest
 from hypothesis import settings
 
 from minisam import kernels
+from minisam.data import synthetic
 from minisam.study import tasks
+from minisam.study.comparison import compare, reproduce, summarise
+from minisam.study.experiments import smoke
 
 settings.register_profile("minisam", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("minisam")
@@ -22,6 +26,31 @@ def _a_look_at_curvature():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tasks.EFFORT, "tolerance", 0.5)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _images_drawn_once():
+    """All 14,000 synthetic images, which every command without a data set asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minisam.data.sources.synthetic", cache(synthetic))
+        yield
+
+
+@pytest.fixture(scope="session")
+def two_seeds():
+    """The main comparison on a few images: its results and predictions, which tests only read."""
+    return reproduce(smoke(n_train=64, epochs=2, seeds=2, n_test=40), synthetic(100, 50), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def one_seed(two_seeds):
+    """The same with the first seed alone."""
+    results, predictions = two_seeds
+    first = [i for i, run in enumerate(results["runs"]) if run["seed"] == 0]
+    runs, wrong = [results["runs"][i] for i in first], predictions[first] != synthetic(64, 40).y_test
+    about = results["config"] | {"seeds": 1}
+    found = {"summary": summarise(runs, wrong), "comparisons": compare(runs, wrong, about["pairs"])}
+    return results | {"config": about, "runs": runs} | found, predictions[first]
 
 
 @pytest.fixture(autouse=True)

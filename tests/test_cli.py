@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisam.cli import main
+import minisam
+from minisam.cli import _parser, main
+from minisam.cli import train as cli_train
 from minisam.cli.train import GROUPS
 from minisam.data import cifar, synthetic
 from minisam.study.experiments import smoke
@@ -57,6 +59,39 @@ def test_help_names_every_command_and_option(capsys):
     text = capsys.readouterr().out
     for word in ("reproduce", "train", "evaluate", "--preset", "--rho", "--fetch", "--threads", "--along"):
         assert word in text
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"minisam {minisam.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "every"), [("--epochs 10", 1), ("--epochs 40", 2), ("--epochs 59", 2), ("--epochs 40 --save-every 7", 7)]
+)
+def test_there_are_about_twenty_checkpoints_unless_told_otherwise(words, every, monkeypatch):
+    def stop(config, data, evaluate_every, progress, diagnostics, path, checkpoints):
+        assert (evaluate_every, progress, diagnostics, path) == (0, True, False, None)
+        raise RuntimeError(f"every {checkpoints.every}")
+
+    monkeypatch.setattr("minisam.cli.train.train", stop)
+    with pytest.raises(RuntimeError, match=f"every {every}$"):
+        cli_train.run(_parser().parse_args(["train", "--dataset", "synthetic", *words.split()]))
+
+
+@pytest.mark.parametrize(("cores", "words", "jobs"), [(2, "", 2), (16, "", 4), (16, "--jobs 9", 9)])
+def test_there_is_a_run_per_core_but_at_most_four_unless_told_otherwise(cores, words, jobs, monkeypatch, capsys):
+    def stop(experiment, dataset, name, jobs, executor, folder):
+        assert (name, executor, folder.as_posix()) == ("smoke", None, "minisam-results/synthetic-smoke/runs")
+        assert (len(dataset.y_train), len(dataset.y_test)) == (1000, 2000)
+        raise RuntimeError(f"{jobs} at a time")
+
+    monkeypatch.setattr("minisam.cli.reproduce.available_cores", lambda: cores)
+    monkeypatch.setattr("minisam.cli.reproduce.reproduce", stop)
+    assert main(["reproduce", "--dataset", "synthetic", "--preset", "smoke", *words.split()]) == 1
+    assert f"error: {jobs} at a time" in capsys.readouterr().err
 
 
 def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
@@ -131,7 +166,7 @@ def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
 
 def test_reproduce_full_has_a_report_of_every_part_and_a_page_of_the_whole(monkeypatch, capsys):
     monkeypatch.setattr("minisam.cli.reproduce.FULL", ("optimizers-mlp",))
-    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"optimizers-mlp": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"optimizers-mlp": clean})
     assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--jobs", "1"]) == 0
     out = capsys.readouterr().out
     folder = Path("minisam-results", "full")
@@ -141,9 +176,17 @@ def test_reproduce_full_has_a_report_of_every_part_and_a_page_of_the_whole(monke
     assert page.is_file()
 
 
-def tiny():
+def clean():
+    """All methods, on clean labels."""
     whole = smoke(n_train=64, epochs=1, seeds=1, n_test=40)
-    return replace(whole, arms=whole.arms[: len(MAIN)])  # clean labels
+    return replace(whole, arms=whole.arms[: len(MAIN)])
+
+
+def tiny():
+    """Three of them."""
+    whole, labels = clean(), ("GD", "Momentum", "SAM(Momentum)")
+    arms = tuple(arm for arm in whole.arms if arm.label in labels)
+    return replace(whole, arms=arms, pairs=tuple(pair for pair in whole.pairs if set(pair) <= set(labels)))
 
 
 def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys):
@@ -153,7 +196,7 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     again = ["reproduce", "--from", "out/results.json", "--jobs", "1"]
     assert main(again) == 0
-    assert capsys.readouterr().out.endswith("\nAll 7 runs gave the same numbers, to the last bit.\n")
+    assert capsys.readouterr().out.endswith("\nAll 3 runs gave the same numbers, to the last bit.\n")
     folder = Path("minisam-results") / "cifar10-smoke-again"
     assert (folder / "report.html").exists()
     assert main(again) == 1
@@ -162,17 +205,17 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
     results["runs"][0]["weights"] = "0" * 64
     results["runs"][0]["test_error"] += 1e-16
-    results["runs"][3]["geometry"]["worst"][-1] *= 1 + 1e-15
-    results["runs"][5]["seconds"] = 1e9  # need not be the same again
+    results["runs"][1]["geometry"]["worst"][-1] *= 1 + 1e-15
+    results["runs"][2]["seconds"] = 1e9  # need not be the same again
     results["environment"] |= {"numpy": "1.0", "cores": "64"}
     Path("other.json").write_text(json.dumps(results), encoding="utf-8")
     assert main(["reproduce", "--from", "other.json", "--jobs", "1", "--out", "two"]) == 1
     out, err = capsys.readouterr()
     differing = re.findall(r"^mlp, noise (\S+), (.+), seed 0: (.*)$", out, re.MULTILINE)
-    assert [(noise, name) for noise, name, _ in differing] == [("0", "GD"), ("0", "Adam")]
+    assert [(noise, name) for noise, name, _ in differing] == [("0", "GD"), ("0", "Momentum")]
     assert differing[0][2].startswith("weights was 0000")
     assert "geometry's worst was" in differing[1][2]
-    assert re.search(r"minisam: error: 2 of 7 runs differ, perhaps because numpy was 1.0, is [\d.]+$", err.strip())
+    assert re.search(r"minisam: error: 2 of 3 runs differ, perhaps because numpy was 1.0, is [\d.]+$", err.strip())
 
 
 @pytest.mark.parametrize(
@@ -217,7 +260,7 @@ def test_data_lists_what_is_there(archive, capsys):
     assert main(["data", "--data-dir", str(archive)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"cifar10 +1,200 training +300 test +.*cifar-10-batches-bin", out)
-    assert "synthetic" in out
+    assert "synthetic         4,000 training  10,000 test  embedded: drawn on demand\n" in out
     assert "cifar100        not found: `minisam data --fetch cifar100` downloads it" in out
     assert "--fetch cifar10`" not in out
     assert main(["data"]) == 0
@@ -292,8 +335,11 @@ def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp
 def test_every_member_trains_with_diagnostics(tmp_path, archive, optimizer, capsys):
     common = ["--dataset", "cifar10", "--data-dir", str(archive), "--n-train", "100", "--epochs", "1"]
     assert main(["train", *common, "--optimizer", optimizer, "--diagnostics", "inside.png"]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("gradient norm", "cosine", "predicted rise", "measured rise", "share"))
+    number = r"-?\d[\d.e+-]*"
+    lines = [f"  {name:<15} {number}" for name in ("gradient norm", "cosine", "predicted rise", "measured rise")]
+    shares = [f"{layer} {number}" for layer in ("1 Linear", "3 Linear", "5 Linear")]
+    text = "\n".join(("Diagnostics of the last epoch:", *lines, f"  {'share':<15} {', '.join(shares)}\n"))
+    assert re.search(text, capsys.readouterr().out)
     assert Path("inside.png").read_bytes().startswith(b"\x89PNG")
 
 

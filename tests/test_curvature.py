@@ -1,5 +1,6 @@
 """Lanczos, traces and densities against dense linear algebra."""
 
+import io
 import math
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 from strategies import seeds
 from test_hvp import batch_of
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
-from minisam.analysis import curvature
+from minisam.analysis import Bowl, curvature
 from minisam.analysis.curvature import density, eigenvalues, lanczos, power_iteration, trace
-from minisam.analysis.landscape import pca_plane
+from minisam.analysis.landscape import pca_plane, plane
+from minisam.analysis.sharpness import sharpness
 from minisam.kernels.threads import available_cores
 from minisam.nn import Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Sequential, Tanh
 
@@ -21,7 +24,7 @@ NETWORKS = {
     "cnn": Sequential(
         [Conv2d(2, 4, 3), ReLU(), MaxPool2d(2), Conv2d(4, 5, 3), Tanh(), GlobalAvgPool2d(), Linear(5, 3)], (6, 6, 2)
     ),
-    "2,000 parameters": Sequential([Flatten(), Linear(48, 40), Tanh(), Linear(40, 3)], (4, 4, 3)),
+    "1,000 parameters": Sequential([Flatten(), Linear(48, 20), Tanh(), Linear(20, 3)], (4, 4, 3)),
 }  # fmt: skip
 
 
@@ -245,3 +248,30 @@ def test_how_many_threads_blas_has_does_not_change_a_bit():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+BARS = {  # what is counted, until when
+    "power iteration": ("curvature", 7, lambda bowl, at: power_iteration(bowl.hessian(at), at, rng(), steps=7)),
+    "Lanczos": ("curvature", 3, lambda bowl, at: eigenvalues(bowl.hessian(at), at, 3, rng(), steps=3)),
+    "trace": ("curvature", 4, lambda bowl, at: trace(bowl.hessian(at), at, rng(), samples=4)),
+    "spectral density": ("curvature", 2, lambda bowl, at: density(bowl.hessian(at), at, rng(), samples=2)),
+    "sharpness": ("sharpness", 3 * 5 + 6, lambda bowl, at: sharpness(bowl, at, 0.1, rng(), None, 4, 3, 6)),
+    "landscape": ("landscape", 5, lambda bowl, at: plane(bowl, at, at, at, np.zeros(2), np.zeros(5))),
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_a_bar_counts_to_its_end_is_cleared_away_and_not_shown_at_all_if_it_is_soon_there(name, monkeypatch):
+    module, total, work = BARS[name]
+    made = []
+
+    class Bar(tqdm):
+        def __init__(self, *arguments, **how):
+            super().__init__(*arguments, **how, file=io.StringIO())
+            made.append((self, how))
+
+    monkeypatch.setattr(f"minisam.analysis.{module}.tqdm", Bar)
+    work(Bowl([1.0, 5.0, 2.0]), np.ones(3))
+    ((bar, how),) = made
+    assert (bar.n, bar.total, how["desc"]) == (total, total, name)
+    assert (how["delay"], how["leave"]) == (2, False)

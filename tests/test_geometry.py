@@ -12,8 +12,9 @@ from minisam.analysis.curvature import eigenvalues
 from minisam.cli import main
 from minisam.data import synthetic
 from minisam.nn import BatchLoss, Linear, Residual, Sequential, build
-from minisam.study.geometry import mean_loss, measure, training_loss
+from minisam.study.geometry import mean_loss, measure, text_table, training_loss
 from minisam.training import Config, Model, Prepared, load_model, save_model, train
+from minisam.training.environment import environment
 from minisam.training.loop import network
 
 IMAGES = ["--dataset", "synthetic", "--images", "60"]
@@ -50,7 +51,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_sharpness_of_two_models(trained, capsys, monkeypatch):
-    effort = {"samples": 4, "steps": 3, "starts": 2, "directions": 5, "tolerance": 0.1}
+    effort = {"samples": 4, "slices": 1, "steps": 3, "starts": 2, "directions": 5, "tolerance": 0.1}
     monkeypatch.setattr("minisam.study.geometry.measure", lambda *args: measure(*args, **effort))
     models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
     assert main(["sharpness", *models, *IMAGES, "--rho", "0.1", "--k", "2", "--out", "s"]) == 0
@@ -58,6 +59,9 @@ def test_sharpness_of_two_models(trained, capsys, monkeypatch):
     for word in ("momentum", "sam", "eigenvalue 1 / 2", "trace ± standard error", "rise after SAM's step, rho 0.1"):
         assert word in out
     found = json.loads(Path("s/sharpness.json").read_text())
+    assert text_table(found["models"]) in out
+    assert "On 60 training images of synthetic, with their original labels." in out
+    assert found["environment"] == environment()
     assert Path("s/sharpness.png").read_bytes().startswith(b"\x89PNG")
     for name in ("momentum", "sam"):
         one, model, images = found["models"][name], load_model(trained / f"{name}.npz"), few_images()
@@ -71,8 +75,32 @@ def test_sharpness_of_two_models(trained, capsys, monkeypatch):
         assert sum(one["density"]["weights"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("eta", "ball"), [(None, "rho 0.05"), (0.01, "ASAM's rho 0.05")])
+def test_the_printed_table_has_every_number_in_its_row(eta, ball):
+    one = {"loss": 0.12345, "gradient norm": 0.98765, "rho": 0.05, "eta": eta, "eigenvalues": [9.0, 4.0, 2.0]}
+    one |= {"trace": 30.126, "trace error": 1.26, "one step": 0.01, "worst": [0.015, 0.02], "random": [1e-3, 3e-3]}
+    other = one | {"eigenvalues": [9.0, 4.0, 0.0], "loss": 2.0}
+    lines = text_table({"first": one, "a second one": other}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [re.split(" {3,}", line.strip()) for line in lines] == [
+        ["first", "a second one"],
+        ["loss, nats", "0.1235", "2"],
+        ["gradient norm", "0.988", "0.988"],
+        ["eigenvalue 1", "9", "9"],
+        ["eigenvalue 2", "4", "4"],
+        ["eigenvalue 3", "2", "0"],
+        ["eigenvalue 1 / 3", "4.5", "–"],
+        ["trace ± standard error", "30.13 ± 1.3", "30.13 ± 1.3"],
+        [f"rise after SAM's step, {ball}", "0.01", "0.01"],
+        ["largest rise found in 2 steps", "0.02", "0.02"],
+        ["random directions: mean rise", "0.002", "0.002"],
+        ["largest of 2", "0.003", "0.003"],
+    ]
+
+
 def test_the_loss_is_evaluations_whatever_fits_in_memory(monkeypatch):
-    net, data = build("vgg", (32, 32, 3), 10), Prepared.of(few_images())
+    monkeypatch.setattr("minisam.study.geometry.BATCH", 20)
+    net, data = build("vgg", (32, 32, 3), 10), Prepared.of(few_images().first(30))
     theta, v = net.init(np.random.default_rng(0)), np.random.default_rng(1).standard_normal(net.n_params)
     stats, v = net.init_stats() + np.float32(0.5), v.astype(np.float32)
     whole = BatchLoss(net, data.x_train, data.y_train, stats=stats)
@@ -126,15 +154,21 @@ def test_a_line_between_two_solutions(trained, capsys):
         at_ends = [training_loss(ends[0], images.x_train[:60], images.y_train[:60]).value(m.theta) for m in ends]
         assert kept["names"].tolist() == ["training images", "test images"]
         np.testing.assert_allclose(kept["losses"][0, [1, 3]], at_ends, rtol=1e-4)
+        at_ends = [training_loss(ends[0], images.x_test[:60], images.y_test[:60]).value(m.theta) for m in ends]
+        np.testing.assert_allclose(kept["losses"][1, [1, 3]], at_ends, rtol=1e-4)
     assert Path("l/line.png").read_bytes().startswith(b"\x89PNG")
+    shown = f"On 60 training images of synthetic: {Path('l/line.png')}, and its numbers beside it\n"
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize("along", ["random", "eigenvectors"])
 def test_lines_around_two_solutions(trained, along):
     models = [str(trained / "momentum.npz"), str(trained / "sam.npz")]
-    assert main(["landscape", *models, *IMAGES, "--line", "--along", along, "--points", "3", "--out", "l"]) == 0
+    options = ["--along", along, "--points", "3", "--radius", "0.5"]
+    assert main(["landscape", *models, *IMAGES, "--line", *options, "--out", "l"]) == 0
     with np.load(f"l/line-{along}.npz") as kept:
-        assert kept["t"].tolist() == [-1, 0, 1]
+        assert kept["t"].tolist() == [-0.5, 0, 0.5]
+        assert kept["names"].tolist() == ["momentum", "sam"]
         for name, losses in zip(kept["names"], kept["losses"], strict=True):
             model, images = load_model(trained / f"{name}.npz"), few_images()
             here = training_loss(model, images.x_train[:60], images.y_train[:60]).value(model.theta)
@@ -146,12 +180,15 @@ def test_lines_around_two_solutions(trained, along):
 def test_toys_are_drawn(capsys, monkeypatch):
     monkeypatch.setattr("minisam.study.toy_plots.STEPS", 6)
     assert main(["toy", "--out", "t"]) == 0
-    first = [Path("t/toy.png").read_bytes(), Path("t/toy.gif").read_bytes()]
-    assert first[0].startswith(b"\x89PNG")
-    assert first[1].startswith(b"GIF8")
-    for words in (["--rho", "0.1"], ["--lr", "0.001"]):
-        assert main(["toy", "--out", "t", *words]) == 0
-        assert Path("t/toy.gif").read_bytes() != first[1]
+    assert Path("t/toy.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("t/toy.gif").read_bytes().startswith(b"GIF8")
+    shown = f"Paths in {Path('t/toy.png')}, SAM's race against GD in {Path('t/toy.gif')}\n"
+    assert capsys.readouterr().out == shown
+    for words, numbers in ((["--rho", "0.1"], (0.004, 0.1)), (["--lr", "0.001"], (0.001, 0.8))):
+        with monkeypatch.context() as patch:
+            patch.setattr("minisam.study.toy_plots.races", lambda *given: pytest.fail(f"with {given}"))
+            with pytest.raises(pytest.fail.Exception, match=re.escape(f"with {numbers}")):
+                main(["toy", "--out", "t", *words])
     for words, message in ((["--rho", "-1"], "rho must be a finite number ≥ 0"), (["--lr", "0"], "lr must be")):
         assert main(["toy", "--out", "t", *words]) == 1
         assert message in capsys.readouterr().err

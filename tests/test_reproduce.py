@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minisam.data import synthetic
-from minisam.study.comparison import compare, reproduce, summarise
+from minisam.study.comparison import compare, summarise
 from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import FULL, PRESETS, Setting, smoke
 from minisam.study.recipes import BASELINES, MAIN, METHODS
@@ -19,13 +19,8 @@ ROOT = Path(__file__).parents[1]
 TINY = smoke(n_train=64, epochs=2, seeds=2, n_test=40)
 
 
-@pytest.fixture(scope="module")
-def outcome():
-    return reproduce(TINY, synthetic(100, 50), name="tiny")
-
-
-def test_results_hold_what_their_readers_need(outcome):
-    results, predictions = outcome
+def test_results_hold_what_their_readers_need(two_seeds):
+    results, predictions = two_seeds
     assert results["dataset"] == {
         "name": "synthetic",
         "source": "embedded",
@@ -45,8 +40,8 @@ def test_results_hold_what_their_readers_need(outcome):
     json.dumps(results)
 
 
-def test_comparisons_are_paired(outcome):
-    results, _ = outcome
+def test_comparisons_are_paired(two_seeds):
+    results, _ = two_seeds
     rows = results["comparisons"]
     assert len(rows) == 3 * 4 * 2  # candidates, baselines, noise levels
     for row in rows:
@@ -109,40 +104,55 @@ def test_summary_and_comparisons_pair_by_seed():
     assert momentum["ci_high"] - momentum["ci_low"] > 0.3  # unpaired seeds could not tell them apart
 
 
-def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(outcome):
-    table = text_table(outcome[0])
+@pytest.mark.parametrize("old", [(1.0, 2.0), (1.0, -2.0), (1.0, 0.0)])
+@pytest.mark.parametrize("now", [(1.0, 0.5), (-1.0, 0.5), (0.0, 0.5)])
+def test_only_numbers_above_zero_have_a_ratio(old, now):
+    where = {"model": "mlp", "noise": 0.0, "n_train": 9}
+    records = [
+        where | {"optimizer": name, "geometry": {"eigenvalues": [1.0] * 5, "worst": [1.0], "trace": trace}}
+        for name, traces in {"old": old, "new": now}.items()
+        for trace in traces
+    ]
+    (row,) = compare(records, np.ones((4, 3), bool), [("old", "new")])
+    positive = min(old) > 0 and min(now) > 0
+    assert row["trace"] == (pytest.approx([2.0, row["trace"][1], row["trace"][2]]) if positive else None)
+
+
+def test_the_terminal_table_has_every_row_and_warns_of_synthetic_images(two_seeds):
+    table = text_table(two_seeds[0])
     for name in MAIN:
         assert len(re.findall(rf"^  {re.escape(name)} ", table, re.MULTILINE)) == 4  # errors and sharpness, twice
     assert table.count(WARNING) == 2
-    real = json.loads(json.dumps(outcome[0]))
+    real = json.loads(json.dumps(two_seeds[0]))
     real["dataset"]["synthetic"] = False
     assert "SYNTHETIC" not in text_table(real)
 
 
-def test_the_report_is_whole_and_self_contained(tmp_path, outcome):
-    report = write_report(tmp_path / "new" / "folder", *outcome, synthetic(64, 40).y_test)
+def test_the_report_is_whole_and_self_contained(tmp_path, two_seeds):
+    report = write_report(tmp_path / "new" / "folder", *two_seeds, synthetic(64, 40).y_test)
     names = {file.name for file in report.parent.iterdir()}
     assert names == {
         "results.json", "predictions.npz", "report.html",
         "errors.png", "curves.png", "sharpness.png", "flatness.png",
     }  # fmt: skip
     page = report.read_text(encoding="utf-8")
-    without = html_report(outcome[0], dict.fromkeys(PICTURES["methods"], b""))
+    without = html_report(two_seeds[0], dict.fromkeys(PICTURES["methods"], b""))
     assert page.startswith(without.split("<figure>")[0])
     assert page.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "SYNTHETIC" in page
-    for text in (outcome[0]["dataset"]["checksum"], outcome[0]["environment"]["numpy"], "mlp"):
+    for text in (two_seeds[0]["dataset"]["checksum"], two_seeds[0]["environment"]["numpy"], "mlp"):
         assert text.lower() in page.lower()
-    stored = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
-    assert stored == json.loads(json.dumps(outcome[0]))
+    stored = (report.parent / "results.json").read_text(encoding="utf-8")
+    assert stored == json.dumps(two_seeds[0], indent=1, ensure_ascii=False)  # a line for each number: for people, too
     with np.load(report.parent / "predictions.npz") as arrays:
-        assert np.array_equal(arrays["predictions"], outcome[1])
+        assert np.array_equal(arrays["predictions"], two_seeds[1])
         assert np.array_equal(arrays["y_test"], synthetic(64, 40).y_test)
 
 
-def test_one_seed_is_shown_without_an_interval(tmp_path):
-    results, predictions = reproduce(replace(TINY, seeds=1), synthetic(100, 50))
+def test_one_seed_is_shown_without_an_interval(tmp_path, one_seed):
+    results, predictions = one_seed
+    assert text_table(results).count("40 test images, 1 seed.") == 1
     assert all(row["ci_low"] is None for row in results["comparisons"] + results["summary"])
     assert "±" not in text_table(results).split("Errors in per cent")[0]
     write_report(tmp_path, results, predictions, synthetic(64, 40).y_test)
@@ -169,6 +179,14 @@ def test_presets_are_what_they_promise(name):
         assert {arm.label for arm in others} == labels
         if label in METHODS and METHODS[label].passes == 2:
             assert config.epochs == 2 * min(arm.config.epochs for arm in others)
+
+
+def test_the_smoke_preset_is_the_main_comparison_made_small():
+    smoke, quick = PRESETS["smoke"](), PRESETS["quick"]()
+    assert (smoke.kind, smoke.pairs, smoke.n_test, smoke.evaluate_every) == (quick.kind, quick.pairs, 2000, 1)
+    for small, whole in zip(smoke.arms, quick.arms, strict=True):
+        epochs = 8 if small.label == "Momentum, 2× epochs" else 4
+        assert small == whole._replace(n_train=1000, config=replace(whole.config, epochs=epochs, warmup=1))
 
 
 def _setting(arm):

@@ -6,19 +6,16 @@ from fnmatch import fnmatch
 import numpy as np
 import pytest
 
-from minisam.data import synthetic
 from minisam.study.claims import CLAIMS, Claim, claims_table
-from minisam.study.comparison import reproduce
 from minisam.study.experiment_plots import PICTURES
-from minisam.study.experiments import FULL, PRESETS, smoke
+from minisam.study.experiments import FULL, PRESETS
 from minisam.study.statistics import Interval
 from minisam.study.whole import flatness, flatness_parts, gains_over_both, write_study
 
 
-@pytest.fixture(scope="module")
-def found():
-    results, _ = reproduce(smoke(n_train=64, epochs=2, seeds=2, n_test=40), synthetic(100, 50))
-    return {"optimizers-mlp": results}
+@pytest.fixture
+def found(two_seeds):
+    return {"optimizers-mlp": two_seeds[0]}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.candidate} vs {claim.baseline}, {claim.measure}")
@@ -155,9 +152,8 @@ def test_flatness_is_correlated_within_methods_and_across_them():
     assert "<td>+1.00 (+1.00 to +1.00)</td>" in parts["flatness"]
 
 
-def test_a_single_seed_has_estimates_without_intervals(tmp_path):
-    results, _ = reproduce(smoke(n_train=64, epochs=2, seeds=1, n_test=40), synthetic(100, 50))
-    found = {"optimizers-mlp": results}
+def test_a_single_seed_has_estimates_without_intervals(tmp_path, one_seed):
+    found = {"optimizers-mlp": one_seed[0]}
     write_study(tmp_path, found)
     rows = claims_table(found)[1:]
     assert {row[-1] for row in rows} == {"undecided"}
