@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import zipfile
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,10 @@ import pytest
 
 from minisam.cli import main
 from minisam.cli.streams import Lasting
+from minisam.kernels import set_threads
 from minisam.training import Checkpoints, load_model, train
-from minisam.training.files import TEMPORARY, replacing
+from minisam.training.environment import environment
+from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
 
@@ -209,6 +213,17 @@ def test_closed_streams_stop_nothing(monkeypatch):
     assert Path("m.npz").exists()
 
 
+def test_a_console_without_greek_letters_shows_question_marks(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True))
+    out, err = sys.stdout.buffer, sys.stderr.buffer
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert b"added to |?|, so that weights at 0 can move" in b" ".join(out.getvalue().split())
+    assert main(["evaluate", "\u03b8.npz"]) == 1
+    assert b"'?.npz'" in err.getvalue()
+
+
 # --- by default -----------------------------------------------------------------------------------
 
 
@@ -358,6 +373,8 @@ def test_what_is_no_file_is_not_read(capsys):
 
 def test_a_huge_file_is_not_read(monkeypatch, capsys):
     monkeypatch.setattr("minisam.training.files.LARGEST", 1000)
+    Path("m.npz").write_bytes(bytes(1000))
+    assert read_bytes(Path("m.npz")) == bytes(1000)  # exactly as much is not too much
     Path("m.npz").write_bytes(bytes(1001))
     assert main(["evaluate", "m.npz"]) == 1
     assert "expected a file of at most 1,000 bytes, got m.npz with 1,001" in capsys.readouterr().err
@@ -383,6 +400,31 @@ def test_parts_of_one_name_are_refused(capsys):
             archive.writestr("theta.npy", b"")
     assert main(["evaluate", "m.npz"]) == 1
     assert "m.npz is damaged, or not an .npz file" in capsys.readouterr().err
+
+
+def test_texts_and_numbers_at_their_bounds_are_whole():
+    assert (brief("x" * 80), brief("x" * 81)) == ("x" * 80, "x" * 79 + "…")
+    require_plain(["x" * 1000, 2**63 - 1, 1 - 2**63])
+    for value in ("x" * 1001, 2**63, -(2**63)):
+        with pytest.raises(TypeError):
+            require_plain({"key": [value]})
+        if isinstance(value, str):
+            with pytest.raises(TypeError):
+                require_plain({value: 1})
+
+
+def test_an_environment_is_that_of_this_process(monkeypatch):
+    monkeypatch.setattr("minisam.training.environment.available_cores", lambda: 7)
+    set_threads(3)
+    found = environment()
+    assert (found["cores"], found["threads"], found["python"]) == (7, 3, platform.python_version())
+    assert (found["minisam"], found["numpy"], found["numba"]) == tuple(map(version, ("minisam", "numpy", "numba")))
+    assert found["system"] == f"{platform.system()} {platform.release()} {platform.machine()}"
+    assert re.fullmatch(r"\S+ \d+\.\d+.*", found["blas"])
+    monkeypatch.setattr(Path, "read_text", lambda _: "model name\t: Fast One\nmodel name\t: Fast Two\n")
+    assert environment()["cpu"] == "Fast One"
+    monkeypatch.setattr(Path, "read_text", lambda _: "processor\t: 0\n")
+    assert environment()["cpu"] == platform.machine()
 
 
 def test_an_error_is_a_line_of_bounded_length(capsys):

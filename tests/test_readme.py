@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minisam.study.claims import claims_table
 from minisam.study.comparison import compare, summarise
-from minisam.study.experiments import FULL
-from minisam.study.report import markdown
-from minisam.study.whole import gains_over_both, main_table
+from minisam.study.experiments import FULL, settings
+from minisam.study.report import error_table, html_table, hyperparameters, markdown, sharpness_table
+from minisam.study.whole import flatness_parts, gains_over_both, main_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,6 +44,20 @@ def test_the_gains_are_those_of_every_part_of_the_stored_study():
     assert " ".join(sentences.split()) == gains_over_both(stored_study(folder))
     page = (ROOT / folder / "report.html").read_text(encoding="utf-8")
     assert " ".join(sentences.split()) in page
+
+
+def test_the_tables_of_the_stored_page_are_those_of_the_stored_study():
+    found = stored_study(Path("benchmarks", "results", "full"))
+    page = (ROOT / "benchmarks" / "results" / "full" / "report.html").read_text(encoding="utf-8")
+    assert html_table(claims_table(found)) in page
+    assert html_table(main_table(found)) in page
+    _, rows = flatness_parts({"one of them": found["cifar100"]})["flatness"].removesuffix("</table>").split("</tr>", 1)
+    assert rows in page
+    for results in found.values():
+        assert hyperparameters(results) in page
+        for setting in settings(results):
+            for make in (error_table, sharpness_table):
+                assert html_table(make(results, setting)) in page
 
 
 def test_the_speed_table_is_what_the_stored_run_prints():

@@ -11,8 +11,8 @@ import pytest
 from minisam.cli import main
 from minisam.study.comparison import Repeat, compare
 from minisam.study.experiment_plots import PICTURES
-from minisam.study.experiments import Experiment
-from minisam.study.kinds import NEEDS
+from minisam.study.experiments import PRESETS, Experiment
+from minisam.study.kinds import NEEDS, require_name
 from minisam.training.files import Damaged
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -95,6 +95,16 @@ def test_what_would_be_missed_after_the_runs_is_refused_before_them(tmp_path, pa
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("part", KEPT)
+def test_a_preset_is_still_what_its_kept_results_were_made_with(part):
+    """Methods, recipes, seeds and comparisons: the study is that of this version, not of an earlier one."""
+    preset, before = PRESETS[part](), Experiment.of(KEPT[part])
+    assert preset.runs() == list(before.arms)
+    assert (preset.kind, preset.pairs, preset.n_test or 10_000) == (before.kind, before.pairs, before.n_test)
+    assert preset.evaluate_every == before.evaluate_every
+    assert preset.dataset in (None, before.dataset)
+
+
 @pytest.mark.parametrize("kind", NEEDS)
 @pytest.mark.parametrize("part", KEPT)
 def test_what_has_another_kind_is_refused_or_can_be_drawn(part, kind):
@@ -135,6 +145,23 @@ def test_the_folder_of_a_repetition_is_named_by_its_preset_and_in_its_place(tmp_
     assert [path.name for path in tmp_path.parent.rglob("*x-again*")] == []
     assert [path.name for path in tmp_path.iterdir()] == ["evil.json"]
     assert Repeat.of(RESULTS / "quick" / "results.json").name == "quick-again"
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 100])
+def test_names_have_1_to_100_letters(name):
+    require_name("label", name)
+
+
+def test_of_many_differences_the_first_two_are_named():
+    repeat = Repeat(KEPT["quick"], Experiment.of(KEPT["quick"]), "quick-again")
+    assert repeat.differences(KEPT["quick"]) == []
+    for keys, end in ((2, ""), (3, "; and 1 more"), (4, "; and 2 more")):
+        after = copy.deepcopy(KEPT["quick"])
+        for key in ("weights", "test_error", "train_error", "gradient_evaluations")[:keys]:
+            after["runs"][2][key] = 9
+        (line,) = repeat.differences(after)
+        weights, error = (KEPT["quick"]["runs"][2][key] for key in ("weights", "test_error"))
+        assert line == f"mlp, noise 0, GD, seed 2: weights was {weights}, is 9; test_error was {error}, is 9{end}"
 
 
 def test_a_baseline_without_errors_has_nothing_to_reduce():

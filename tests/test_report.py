@@ -1,7 +1,9 @@
 """Reports and pictures: names are shown as they are, and what was computed outlives what can't be drawn."""
 
+import html
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,18 @@ from minisam.data import synthetic
 from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.experiment_plots import PICTURES, gains, radius
-from minisam.study.experiments import Arm, Experiment, Setting, smoke
-from minisam.study.recipes import MAIN
-from minisam.study.report import error_table, write_report
+from minisam.study.experiments import PRESETS, Arm, Experiment, Setting
+from minisam.study.recipes import BASELINES, MAIN
+from minisam.study.report import (
+    error_table,
+    html_report,
+    hyperparameters,
+    section,
+    sharpness_table,
+    text_table,
+    write_report,
+)
+from minisam.study.whole import write_study
 from minisam.training import Config
 
 
@@ -26,6 +37,123 @@ def tiny(label="Momentum", **how):
     config = Config(epochs=1, batch_size=32)
     arms = (Arm(label, 32, config), Arm("SAM", 32, replace(config, optimizer="sam")))
     return Experiment("ingredients", arms, ((label, "SAM"),), seeds=2, **how)
+
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+QUICK = json.loads((RESULTS / "quick" / "results.json").read_text(encoding="utf-8"))
+PICTURELESS = {name: b"" for kind in PICTURES.values() for name in kind}
+
+
+def rows_of(page):
+    """The rows of the tables of a page, as lists of cells."""
+    rows = re.findall("<tr>(.*?)</tr>", page)
+    return [[html.unescape(cell) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
+
+
+@pytest.mark.parametrize("setting", [Setting("mlp", 0.0, 4000), Setting("mlp", 0.4, 4000)])
+def test_the_tables_say_what_the_runs_found(setting):
+    runs = {name: [r for r in QUICK["runs"] if (r["optimizer"], r["noise"]) == (name, setting.noise)] for name in MAIN}
+    mean = {
+        key: {name: np.mean([run[key] for run in found]) for name, found in runs.items()}
+        for key in ("gradient_evaluations", "train_error", "test_error")
+    }
+    header, *rows = error_table(QUICK, setting)
+    candidates = [name for name in MAIN if name not in BASELINES]
+    assert header == ("method", "gradients", "train error", "test error", *(f"{name} gain" for name in candidates))
+    for row, name in zip(rows, MAIN, strict=True):
+        assert row[:3] == (name, f"{mean['gradient_evaluations'][name]:,.0f}", f"{100 * mean['train_error'][name]:.1f}")
+        summed = next(r for r in QUICK["summary"] if (r["optimizer"], r["noise"]) == (name, setting.noise))
+        assert row[3] == f"{100 * mean['test_error'][name]:.1f} ± {50 * (summed['ci_high'] - summed['ci_low']):.1f}"
+        for gain, candidate in zip(row[4:], candidates, strict=True):
+            ratio = mean["test_error"][candidate] / mean["test_error"][name]
+            assert re.fullmatch(rf"{100 * (1 - ratio):.1f} ± \d+\.\d" if name in BASELINES else "–", gain)
+    header, *rows = sharpness_table(QUICK, setting)
+    assert header == ("method", "λ1", "λ1 / λ5", "trace", "worst rise")
+    for row, name in zip(rows, MAIN, strict=True):
+        found = [run["geometry"] for run in runs[name]]
+        leading = [one["eigenvalues"][0] for one in found]
+        columns = [(leading, 3), ([one["eigenvalues"][0] / one["eigenvalues"][4] for one in found], 3)]
+        columns += [([one["trace"] for one in found], 3), ([one["worst"][-1] for one in found], 2)]
+        assert row == (name, *(f"{np.mean(c):.{d}g} ({min(c):.{d}g}–{max(c):.{d}g})" for c, d in columns))
+
+
+def test_the_text_has_the_rows_of_the_tables_and_says_what_they_rest_on():
+    text = text_table(QUICK)
+    blocks = text.split("\n\n")
+    titles = ["MLP, clean labels", "MLP, 40 % of labels redrawn"]
+    assert [block.splitlines()[0] for block in blocks[:-1]] == titles + [f"{title}: sharpness" for title in titles]
+    tables = [make(QUICK, Setting("mlp", n, 4000)) for make in (error_table, sharpness_table) for n in (0.0, 0.4)]
+    for block, table in zip(blocks, tables, strict=False):
+        lines = block.splitlines()[1:]
+        assert [tuple(re.split(" {3,}", line.strip())) for line in lines] == table
+        assert len({len(line) for line in lines}) == 1  # aligned
+    last = " ".join(blocks[-1].split())
+    assert last.startswith(
+        "cifar10: 4,000 training and 10,000 test images, 3 seeds. Errors in per cent ± 95 % interval"
+    )
+    assert "loss on 500 images, the rise is the largest found within rho = 0.05, in nats" in last
+
+
+def test_settings_that_differ_in_their_images_say_how_many():
+    results = json.loads((RESULTS / "full" / "size" / "results.json").read_text(encoding="utf-8"))
+    for text in (text_table(results), section(results, PICTURELESS)):
+        for n in ("250", "500", "1,000", "2,000", "4,000"):
+            assert f"MLP, clean labels, {n} images" in text
+
+
+def test_hyper_parameters_are_those_of_the_recipes_once():
+    def numbers(config):
+        rho = "–" if config.optimizer in ("gd", "momentum", "adam") else f"{config.rho:g}"
+        return [f"{config.lr:g}", f"{config.weight_decay:g}", f"{config.l1:g}", rho, str(config.epochs)]
+
+    header, *rows = rows_of(hyperparameters(QUICK))
+    assert header == ["method", "setting", "lr", "weight decay", "L1", "rho", "epochs"]
+    assert rows == [
+        [arm.label, Setting("mlp", arm.config.noise, 4000).title, *numbers(arm.config)]
+        for arm in PRESETS["quick"]().arms
+    ]
+
+
+def test_a_page_has_every_table_and_says_how_to_repeat_it():
+    page = html_report(QUICK, PICTURELESS)
+    rows = rows_of(page)
+    for setting in (Setting("mlp", 0.0, 4000), Setting("mlp", 0.4, 4000)):
+        assert page.count(f"<h4>{setting.title}</h4>") == 2
+        for make in (error_table, sharpness_table):
+            assert all(list(row) in rows for row in make(QUICK, setting))
+    assert all([key, str(value)] in rows for key, value in (QUICK["dataset"] | QUICK["environment"]).items())
+    assert f"<code>{html.escape(QUICK['config']['command'])}</code>" in page
+    assert "<title>Does SAM help on cifar10?</title>" in page
+    assert "4000 training and 10000 test images of cifar10" in " ".join(page.split())
+    assert "SYNTHETIC" not in page
+
+
+@pytest.mark.parametrize(
+    ("preset", "question"),
+    [
+        ("ingredients", "What makes SAM work?"),
+        ("m-sharpness", "Each step's batch is cut into pieces of m images"),
+        ("full-batch", "Does SAM help without the noise of minibatches?"),
+        ("full-batch-again", "Does SAM help without the noise of minibatches?"),
+        ("quick", "<p> Networks"),
+    ],
+)
+def test_presets_that_share_a_page_ask_their_own_questions(preset, question):
+    results = json.loads((RESULTS / "full" / "full-batch" / "results.json").read_text(encoding="utf-8"))
+    results["config"]["preset"] = preset
+    assert question in section(results, PICTURELESS)
+
+
+def test_the_page_of_the_whole_counts_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr("minisam.study.whole.pictures", lambda _: PICTURELESS)
+    page = " ".join(write_study(tmp_path, {"quick": QUICK, "again": QUICK}).read_text(encoding="utf-8").split())
+    assert f"All parts together make {2 * len(QUICK['comparisons'])} comparisons" in page
+    assert f"{2 * len(QUICK['runs'])} runs. Methods: {', '.join(MAIN)}." in page
+    assert '<h2 id="quick">Part 1: quick</h2>' in page
+    assert '<h2 id="again">Part 2: again</h2>' in page
+    assert "of a margin of 2 %" in page.replace("(or above) a", "of a")
+    assert ["again", f"cifar10, {QUICK['dataset']['checksum']}"] in rows_of(page)
+    assert "SYNTHETIC" not in page
 
 
 @pytest.mark.parametrize("label", ["$\\frac{$", "$x^$ and <b>", "100 % | \\$"])
@@ -38,19 +166,17 @@ def test_a_label_is_no_formula(tmp_path, label):
 
 def test_results_are_kept_when_their_report_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    whole = smoke(n_train=64, epochs=1, seeds=1, n_test=40)
-    small = replace(whole, arms=whole.arms[: len(MAIN)])
-    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": lambda: small})
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": tiny})
 
     def broken(results):
         raise KeyError("two\nlines")
 
-    monkeypatch.setitem(PICTURES["methods"], "curves", broken)
+    monkeypatch.setitem(PICTURES["ingredients"], "gains", broken)
     assert main(["reproduce", "--preset", "smoke", "--dataset", "synthetic", "--jobs", "1", "--out", "out"]) == 1
     last = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
     assert last.endswith("minisam: error: all results are in out, but no report can be made (no 'two\\nlines')")
     assert {path.name for path in Path("out").iterdir()} == {"runs", "results.json", "predictions.npz"}
-    assert len(json.loads(Path("out/results.json").read_text(encoding="utf-8"))["runs"]) == len(MAIN)
+    assert len(json.loads(Path("out/results.json").read_text(encoding="utf-8"))["runs"]) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the names of files are text")

@@ -19,7 +19,7 @@ from minisam.kernels import get_threads, set_threads
 from minisam.study import run_all, sweep, tasks
 from minisam.study.executors import dask_executor, local_pool
 from minisam.study.store import Store
-from minisam.study.tasks import Task, work
+from minisam.study.tasks import Task, require_outcome, work
 from minisam.training import Config
 from minisam.training.files import read_arrays, write_arrays
 
@@ -156,6 +156,19 @@ def test_finished_runs_are_found_not_done_again(tmp_path, dataset, expected, cou
     assert len(counted) == 6
 
 
+def test_a_bar_counts_gradients_of_all_runs_and_a_lone_run_is_silent(tmp_path, dataset, capsys):
+    run_all(CONFIGS[:1], dataset, folder=tmp_path)
+    capsys.readouterr()
+    run_all(CONFIGS, dataset, folder=tmp_path)
+    out, err = capsys.readouterr()
+    shown = re.findall(r"all runs: +(\d+)%\|.*?\| (\d+)/(\d+) \[.*?, (\d/\d) runs\]", err)
+    assert shown == [("75", "6", "8", "2/3"), ("100", "8", "8", "3/3")]  # SAM counts twice
+    assert out == ""
+    task = Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum)
+    work(task, dataset)
+    assert capsys.readouterr() == ("", "")  # a worker has no terminal
+
+
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-50], lambda raw: b"", lambda raw: raw[:500] + b"?" + raw[501:]])
 def test_a_damaged_run_is_done_again(tmp_path, dataset, expected, damage, counted, capsys):
     run_all(CONFIGS, dataset, folder=tmp_path)
@@ -202,6 +215,12 @@ def test_what_a_kept_run_says_is_checked(tmp_path, dataset, change, capsys):
     assert "is damaged" in (message := capsys.readouterr().err)
     assert "the run is done again" in message
     assert "\x1b[31m" not in message
+
+
+@pytest.mark.parametrize("errors", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_run_may_have_all_errors_or_none(dataset, expected, errors):
+    record = expected[0].record | dict(zip(("test_error", "train_error"), errors, strict=True))
+    require_outcome(Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum), expected[0]._replace(record=record))
 
 
 def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):

@@ -62,6 +62,8 @@ def test_the_loop_is_what_its_parts_say(data):
         loss, accuracy, n = zip(*steps[4 * epoch : 4 * epoch + 4], strict=True)
         assert run.history[epoch]["loss"] == pytest.approx(np.dot(loss, n) / 100)
         assert run.history[epoch]["accuracy"] == pytest.approx(np.dot(accuracy, n) / 100)
+    numbers = {"epoch", "lr", "seconds", "loss", "accuracy", "gradient_evaluations"}
+    assert [set(epoch) for epoch in run.history] == [numbers, numbers | {"test_error"}]
     assert run.test_error == np.mean(net.predict(theta, data.x_test) != data.y_test)
     assert run.train_error == np.mean(net.predict(theta, data.x_train) != y)
     assert np.array_equal(run.test_predictions, net.predict(theta, data.x_test))
@@ -149,6 +151,27 @@ def test_evaluation_on_the_way_changes_nothing(data):
     assert np.array_equal(seen.theta, train(replace(TINY, epochs=4), data).theta)
 
 
+@pytest.mark.parametrize("progress", [True, "a label"])
+def test_a_bar_says_how_the_training_goes_and_is_cleared_away(data, progress, capsys):
+    run = train(replace(TINY, optimizer="sam"), data, progress=progress, diagnostics=True)
+    out, err = capsys.readouterr()
+    *shown, gone = err.split("\r")
+    assert (out, gone, shown[-1].strip()) == ("", "", "")
+    label = "training with SAM(Momentum)" if progress is True else progress
+    assert all(line.startswith(f"{label}: ") for line in shown[1:-1])
+    assert "| 0/2 [" in err
+    for epoch in run.history:
+        numbers = f"loss={epoch['loss']:.3f}, accuracy={epoch['accuracy']:.1%}"
+        inside = epoch["diagnostics"]
+        inside = f"gradient norm={inside['gradient norm']:.2g}, cosine={inside['cosine']:.2g}"
+        assert f"{numbers}, {inside}]" in err
+
+
+def test_without_progress_nothing_is_shown(data, capsys):
+    train(TINY, data)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_kernels_are_compiled_before_the_clock_starts(data, monkeypatch):
     events = []
     monkeypatch.setattr("minisam.training.loop.compile_all", lambda dtype: events.append(dtype.name))
@@ -179,6 +202,16 @@ def test_a_run_that_diverges_with_its_very_last_step_has_diverged_too(data):
         train(config, data)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("batch_size", "when"), [(100, "epoch 2, step 2"), (50, "epoch 1, step 2")])
+def test_epochs_and_steps_of_a_divergence_count_from_one(data, batch_size, when):
+    config = Config(optimizer="gd", lr=1e40, schedule="constant", epochs=2, batch_size=batch_size)
+    with pytest.raises(
+        Diverged, match=rf"^GD on mlp, seed 0: the loss became nan at {when}; lower --lr \(now 1e\+40\),"
+    ):
+        train(config, data)
+
+
 def test_a_batch_larger_than_the_data_is_refused(data):
     with pytest.raises(ValueError, match="batch_size must be 1 to 100, got 101"):
         train(replace(TINY, batch_size=101), data)
@@ -206,6 +239,7 @@ def test_a_config_survives_json_which_knows_no_infinity():
         ({"batch_size": 0}, "batch_size must be an integer ≥ 1, got 0"),
         ({"micro_batch": -1}, "micro_batch must be an integer ≥ 0, got -1"),
         ({"optimizer": "sam", "m": 9, "micro_batch": 8}, "m must be at most micro_batch 8, got 9"),
+        ({"optimizer": "sam", "m": 2, "micro_batch": 1}, "m must be at most micro_batch 1, got 2"),
         ({"warmup": 2, "epochs": 2}, "warmup must be 0 to epochs - 1, got 2"),
         ({"noise": 1.5}, r"noise must be in \[0, 1\], got 1.5"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
@@ -217,6 +251,19 @@ def test_a_config_survives_json_which_knows_no_infinity():
 def test_a_config_names_what_is_wrong_with_it(change, message):
     with pytest.raises(ValueError, match=message):
         Config(**change)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"optimizer": "sam", "m": 8, "micro_batch": 8},
+        {"optimizer": "sam", "m": 8, "micro_batch": 0},
+        {"optimizer": "sam", "p": 1.0, "rho": 0.0, "late": 0.0, "every": 1},
+        {"warmup": 1, "epochs": 2, "momentum": 0.0, "weight_decay": 0.0, "noise": 1.0},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(ends):
+    assert vars(Config(**ends)).items() >= ends.items()
 
 
 MOMENTUM = Momentum(0.01, 5e-4, 0.9)
