@@ -1,11 +1,15 @@
 """What is left out has a value on which users, stored files and the study rely: another one gives other results."""
 
 import inspect
+import pkgutil
 import re
+from dataclasses import is_dataclass
+from importlib import import_module
 
 import numpy as np
 import pytest
 
+import minisam
 from minisam import analysis, data, nn, objective, optim
 from minisam.analysis import curvature, landscape, toy
 from minisam.analysis.sharpness import sharpness
@@ -131,3 +135,14 @@ def test_an_option_that_is_left_out_has_the_value_that_its_help_gives(words, mon
             (about,) = re.findall(rf" --{name.replace('_', '-')} [A-Z{{].*?(?= --[a-z]|$)", text)
             shown = f"{value:g}" if isinstance(value, float) else value
             assert re.search(rf"\(({value}|{shown})[,;)]|default: {value}", about)
+
+
+def test_only_what_learns_or_is_scratch_memory_changes():
+    """All other records may be shared, or be keys; and those of arrays are not compared, which would give arrays."""
+    names = [name for _, name, _ in pkgutil.walk_packages(minisam.__path__, "minisam.") if name != "minisam.__main__"]
+    made = [one for name in names for one in vars(import_module(name)).values() if isinstance(one, type)]
+    records = {one for one in made if is_dataclass(one) and one.__module__.startswith("minisam.")}
+    optimizers = {one.__name__ for one in records if issubclass(one, optim.Optimizer)}
+    changing = {one.__name__ for one in records if not one.__dataclass_params__.frozen}
+    assert changing == optimizers | {"Env", "Friendly", "State"}
+    assert {one.__name__ for one in records if not one.__dataclass_params__.eq} == {"BatchLoss", "Dataset", "Prepared"}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from minisam import optim
 from minisam.analysis import toy
-from minisam.study import experiment_plots, geometry_plots, method_plots, toy_plots
+from minisam.study import experiment_plots, geometry_plots, method_plots, plots, toy_plots
 from minisam.study.experiments import Setting, in_setting, settings
 from minisam.study.recipes import BASELINES, MAIN, SAM
 from minisam.study.statistics import spearman
@@ -151,6 +152,21 @@ def test_gains_by_size_have_a_panel_per_noise_and_a_line_per_baseline():
             assert points(line) == near([[shift * r["n_train"], 100 * r["error_reduction"]] for r in rows])
             ends = [[[shift * r["n_train"], 100 * r[end]] for end in ("ci_low", "ci_high")] for r in rows]
             assert np.array(bars.get_segments()) == near(ends)
+
+
+def test_gains_by_size_may_be_of_one_noise():
+    results = kept("full/size")
+    clean = {name: [row for row in results[name] if not row["noise"]] for name in ("summary", "comparisons")}
+    (ax,) = experiment_plots.sizes(results | clean).axes
+    assert ax.get_title() == "clean labels"
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_pictures_of_synthetic_images_and_no_others_say_so(tmp_path, synthetic):
+    figures = [Figure(), Figure()]
+    plots.save(tmp_path / "a.png", figures[0], synthetic)
+    plots.png(lambda figure: figure, figures[1], synthetic)
+    assert [figure.get_suptitle() for figure in figures] == ["synthetic images, not CIFAR" * synthetic] * 2
 
 
 def test_budgets_are_a_line_per_method_from_short_to_long():

@@ -72,6 +72,18 @@ def test_two_workers_have_half_the_threads_each_and_at_least_one(threads, each):
         assert pool.submit(get_threads).result() == each
 
 
+def test_an_error_waits_for_no_worker():
+    def fail_meanwhile():
+        with local_pool(1) as pool:
+            pool.submit(time.sleep, 60)
+            raise KeyError("from here")
+
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="from here"):
+        fail_meanwhile()
+    assert time.monotonic() - began < 50
+
+
 def test_any_executor_will_do(dataset):
     alone = run_all(CONFIGS[:2], dataset, images=8)
     with ThreadPoolExecutor(2) as pool:
