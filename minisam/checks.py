@@ -41,19 +41,29 @@ Count = Annotated[int, Range("an integer ≥ 1", Integral, lambda v: v >= 1)]
 Natural = Annotated[int, Range("an integer ≥ 0", Integral, lambda v: v >= 0)]
 
 
-def require(name: str, value: Any, type_: Any) -> None:
+def require(name: str, value: Any, type_: Any) -> Any:
     """Raise ValueError unless the value is one that this type allows; True and False are no numbers.
+
+    Returns the value, a number as Python's own: a file has no other.
 
     >>> require("threads", 2.5, Count)
     Traceback (most recent call last):
     ValueError: threads must be an integer ≥ 1, got 2.5
+    >>> require("rho", np.float32(0.5), NonNegative)
+    0.5
     """
+    if type_ is bool and not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
     parts = get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
     ranges = [extra for part in parts for extra in getattr(part, "__metadata__", ())]
     if ranges and not any(_allows(part, value) for part in parts):
         per_cent = type_ is Fraction and isinstance(value, int | float) and 2 <= value <= 100
         hint = f": did you mean {value / 100:g}?" if per_cent else ""
         raise ValueError(f"{name} must be {ranges[0].expected}, got {value!r}{hint}")
+    if ranges and isinstance(value, Real):
+        plain: Any = float if ranges[0].kind is Real else int
+        return plain(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _allows(type_: Any, value: Any) -> bool:
@@ -88,9 +98,9 @@ _types = cache(get_type_hints)
 
 
 class Checked:
-    """A dataclass whose fields are checked when it is made."""
+    """A dataclass whose fields are checked when it is made; its numbers become Python's own."""
 
     def __post_init__(self) -> None:
         record: Any = type(self)
         for name, type_ in _types(record, include_extras=True).items():
-            require(name, getattr(self, name), type_)
+            object.__setattr__(self, name, require(name, getattr(self, name), type_))

@@ -9,7 +9,7 @@ import pytest
 
 from minisam.data import Dataset, Normalisation, redraw_labels, synthetic
 from minisam.kernels import get_threads, set_threads
-from minisam.nn import BatchLoss, build
+from minisam.nn import BatchLoss, Dropout, Sequential, build
 from minisam.optim import (
     GD,
     GSAM,
@@ -217,6 +217,17 @@ def test_a_batch_larger_than_the_data_is_refused(data):
         train(replace(TINY, batch_size=101), data)
 
 
+def test_numbers_of_a_config_are_plain():
+    given = {"seed": np.int64(3), "rho": np.float32(0.5), "lr": np.float64(0.1), "nesterov": np.True_, "clip": 1}
+    config = Config(model=np.str_("mlp"), optimizer="sam", **given)
+    assert json.loads(json.dumps(config.record())) == config.record()
+    assert Config.of(config.record()) == config
+    kinds = {name: type(value) for name, value in vars(config).items() if name in given}
+    assert kinds == {"seed": int, "rho": float, "lr": float, "nesterov": bool, "clip": float}
+    assert repr(config) == repr(Config.of(json.loads(json.dumps(config.record()))))
+    assert Normalisation(np.ones(1), np.ones(1)) == Normalisation((1.0,), (1.0,))
+
+
 def test_a_config_survives_json_which_knows_no_infinity():
     config = Config(optimizer="sam", p=math.inf, rho=0.3)
     assert Config.of(json.loads(json.dumps(config.record(), allow_nan=False))) == config
@@ -245,6 +256,8 @@ def test_a_config_survives_json_which_knows_no_infinity():
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"l2": -1.0}, "l2 must be a finite number ≥ 0, got -1.0"),
         ({"l1": math.nan}, "l1 must be a finite number ≥ 0, got nan"),
+        ({"nesterov": 1}, "nesterov must be True or False, got 1"),
+        ({"seed": 1 << 63}, r"seed must be below 2\*\*63, got 9223372036854775808"),
         ({"seed": -1}, "seed must be an integer ≥ 0, got -1"),
     ],
 )
@@ -396,12 +409,47 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
 
 
 @pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf)])
-def test_a_normalisation_that_cannot_be_is_damage(tmp_path, mean, std):
-    net, normalise = build("mlp", (2, 2, 3), 2), Normalisation((1.0, 1.0, mean), (1.0, 1.0, std))
-    theta = np.zeros(net.n_params, np.float32)
-    save_model(tmp_path / "model.npz", Model(TINY, net, theta, net.init_stats(), ("cat", "dog"), normalise))
-    with pytest.raises(ValueError, match=rf"model\.npz is .*damaged \(mean .*{mean}.*, deviation .*{std}"):
-        load_model(tmp_path / "model.npz")
+def test_a_normalisation_that_cannot_be_is_damage(tmp_path, model, mean, std):
+    match = f"expected finite means, and as many stds above 0, got .*{mean}.* and .*{std}"
+    with pytest.raises(ValueError, match=match):
+        Normalisation((1.0, 1.0, mean), (1.0, 1.0, std))
+    path = tmp_path / "model.npz"
+    save_model(path, model)
+    with np.load(path) as arrays:
+        parts, about = dict(arrays), json.loads(str(arrays["about"]))
+    about["normalisation"] = {"mean": [1.0, 1.0, mean], "std": [1.0, 1.0, std]}
+    np.savez(path, **parts | {"about": np.array(json.dumps(about))})
+    with pytest.raises(ValueError, match=rf"model\.npz is .*damaged \({match}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ()}, "model.classes must be names"),
+        ({"classes": tuple(range(10))}, "model.classes must be names"),
+        ({"classes": ["cat"] * 10}, "model.classes must be tuple, got list"),
+        ({"normalise": Normalisation((0.0,), (1.0,))}, r"model.normalise must be for images of shape \(32, 32, 3\)"),
+        ({"config": TINY.record()}, "model.config must be Config, got dict"),
+        ({"config": Config(model="cnn")}, "model.net must be the cnn that model.config names"),
+        ({"theta": [0.0]}, "model.theta must be ndarray, got list"),
+        ({"theta": np.zeros(3, np.float32)}, r"expected model.theta \(\d+,\) float32, got \(3,\) float32"),
+        ({"theta": np.zeros(820_874)}, r"expected model.theta \(\d+,\) float32, got \(820874,\) float64"),
+        ({"stats": np.zeros((0, 1), np.float32)}, r"expected model.stats \(\d+,\) float32, got \(0, 1\)"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, model, change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        save_model(tmp_path / "model.npz", replace(model, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_ones_own_is_not_written_as_another(tmp_path, model):
+    layers = list(build("mlp", (32, 32, 3), 10).layers)
+    own = Sequential([*layers[:-2], Dropout(0.3), layers[-1]], (32, 32, 3))  # with as many parameters
+    theta = np.zeros(own.n_params, np.float32)
+    with pytest.raises(ValueError, match="must be the mlp"):
+        save_model(tmp_path / "m.npz", replace(model, config=TINY, net=own, theta=theta, stats=own.init_stats()))
 
 
 def test_a_failed_write_leaves_the_old_model_and_nothing_else(tmp_path, model, monkeypatch):

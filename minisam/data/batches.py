@@ -4,6 +4,7 @@ Everything random is keyed (see `minisam.rng`): a minibatch depends on (seed, ep
 nothing that happened before, so two optimizers with the same seed see the same batches.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,6 +42,9 @@ def redraw_labels(y: Array, fraction: float, n_classes: int, seed: int = 0) -> A
 class Normalisation:
     """(x - mean) / std per channel, from uint8 images (N, H, W, C) to float32.
 
+    Raises:
+        ValueError: mean and std that are not finite numbers, as many of one as of the other, or a std not above 0.
+
     >>> images = np.array([[[[0]], [[255]]]], np.uint8)
     >>> Normalisation.of(images)(images).ravel().tolist()
     [-1.0, 1.0]
@@ -48,6 +52,12 @@ class Normalisation:
 
     mean: tuple[float, ...]  # in grey levels, 0 to 255
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+            raise ValueError(f"expected finite means, and as many stds above 0, got {self.mean} and {self.std}")
 
     @classmethod
     def of(cls, images: Array) -> "Normalisation":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from minisam import optim
-from minisam.checks import BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
+from minisam.checks import AtLeastOne, BelowOne, Checked, Count, Fraction, Natural, NonNegative, Positive
 from minisam.nn.models import MODELS
 from minisam.optim import Ascent, Optimizer, Schedule
 
@@ -52,7 +52,7 @@ class Config(Checked):
     base: str = _option("momentum", "what SAM and its family step with", BASES, FAMILY)
     lr: Positive | None = _option(None, "learning rate (0.1 for gd, 0.01 momentum, 0.001 adam)")
     rho: NonNegative = _option(0.05, "radius of SAM's ball in weight space", only=FAMILY)
-    p: float = _option(2.0, "norm of the ball: a number from 1, or inf", only=("sam", "gsam", "looksam"))
+    p: AtLeastOne = _option(2.0, "norm of the ball: a number from 1, or inf", only=("sam", "gsam", "looksam"))
     eta: Positive = _option(0.01, "added to |θ|, so that weights at 0 can move", only=("asam",))
     alpha: NonNegative | None = _option(
         None, "weight of the orthogonal part (0.4 for gsam, 0.7 for looksam)", only=("gsam", "looksam")
@@ -90,11 +90,13 @@ class Config(Checked):
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
         super().__post_init__()
+        for name, value in vars(self).items():
+            if type(value) is int and value >= 1 << 63:
+                raise ValueError(f"{name} must be below 2**63, got {value}")  # so that others can read it
         if self.m > self.micro_batch > 0:
             raise ValueError(f"m must be at most micro_batch {self.micro_batch}, got {self.m}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
-        optim.Ball(self.p)  # which checks it
 
     @classmethod
     def of(cls, record: Any) -> "Config":

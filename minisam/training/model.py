@@ -5,10 +5,10 @@ classes' names and the normalisation.
 """
 
 import json
-import math
+import reprlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 
@@ -69,6 +69,7 @@ def save_model(path: str | Path, model: Model) -> None:
 
     Raises:
         OSError: the file can't be written.
+        TypeError, ValueError: a model that could not be read again, such as one whose `config` names another network.
     """
     write(Path(path), model, {}, {})
 
@@ -83,37 +84,57 @@ def load_model(path: str | Path) -> Model:
     return read(Path(path))[0]
 
 
+def require_whole(model: Model) -> None:
+    """Raise TypeError or ValueError, naming the field, unless a file can hold this model, and tell all of it."""
+    for name, kind in get_type_hints(Model).items():
+        if not isinstance(getattr(model, name), get_origin(kind) or kind):
+            raise TypeError(f"model.{name} must be {kind.__name__}, got {type(getattr(model, name)).__name__}")
+    shape, classes, normalise = model.net.input_shape, model.classes, model.normalise
+    if not classes or any(type(name) is not str for name in classes):
+        raise TypeError(f"model.classes must be names, got {reprlib.repr(classes)}")
+    require_plain(list(classes))
+    if len(shape) != 3 or len(normalise.mean) != shape[2]:
+        raise ValueError(f"model.normalise must be for images of shape {shape}, got {normalise}")
+    if model.net.layers != build(model.config.model, shape, len(classes)).layers:
+        raise ValueError(f"model.net must be the {model.config.model} that model.config names, got other layers")
+    for name, n in (("theta", model.net.n_params), ("stats", model.net.n_stats)):
+        if ((array := getattr(model, name)).shape, array.dtype) != ((n,), np.float32):
+            raise ValueError(f"expected model.{name} ({n},) float32, got {array.shape} {array.dtype}")
+
+
 def write(path: Path, model: Model, arrays: dict[str, Array], about: dict[str, Any]) -> None:
     """Write a model with further arrays and facts, which `read` returns beside it."""
-    about = about | {"format": FORMAT, "config": model.config.record(), "input_shape": model.net.input_shape}
+    require_whole(model)
+    about = about | {
+        "format": FORMAT,
+        "config": model.config.record(),
+        "input_shape": list(map(int, model.net.input_shape)),
+    }
     about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
     write_arrays(path, arrays | {"theta": model.theta, "stats": model.stats, "about": np.array(json.dumps(about))})
 
 
 def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
     """A model, all arrays of its file and all facts: a checkpoint has more than the model's."""
+    arrays = read_arrays(path)
     try:
-        arrays = read_arrays(path)
-        theta, stats, about = arrays["theta"], arrays["stats"], parse_json(str(arrays["about"]))
+        about = parse_json(str(arrays["about"]))
         if type(about["format"]) is int and about["format"] > FORMAT:
             raise Foreign(f"{path} has format {brief(about['format'])}, this minisam reads {FORMAT}")
         config = Config.of(about["config"])
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
-        require_plain(about["classes"])
-        mean, std = (_tuple(about["normalisation"][key], float) for key in ("mean", "std"))
-        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[2]:
-            raise ValueError(f"images of shape {shape} with mean {mean}, deviation {std}")
-        if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise ValueError(f"mean {mean}, deviation {std}")
-        net = build(config.model, shape, len(classes))
-        expected = [(net.n_params,), (net.n_stats,), np.dtype(np.float32), np.dtype(np.float32)]
-        if (found := [theta.shape, stats.shape, theta.dtype, stats.dtype]) != expected:
-            raise ValueError(f"weights and statistics {found}, expected {expected}")
-    except (Foreign, Damaged):
+        normalise = Normalisation(*(_tuple(about["normalisation"][key], float) for key in ("mean", "std")))
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"images of shape {shape}")
+        model = Model(
+            config, build(config.model, shape, len(classes)), arrays["theta"], arrays["stats"], classes, normalise
+        )
+        require_whole(model)
+    except Foreign:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is not a minisam model, or it is damaged ({reason(error)})") from error
-    return Model(config, net, theta, stats, classes, Normalisation(mean, std)), arrays, about
+    return model, arrays, about
 
 
 def _tuple(values: Any, kind: type) -> tuple:
