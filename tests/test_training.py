@@ -212,6 +212,38 @@ def test_epochs_and_steps_of_a_divergence_count_from_one(data, batch_size, when)
         train(config, data)
 
 
+def test_warmup_is_no_advice_where_there_can_be_none(data):
+    for change in ({"schedule": "constant"}, {"epochs": 1}):
+        with pytest.raises(Diverged) as failure:
+            train(replace(TINY, lr=1e20, **change), data)
+        assert "--warmup" not in str(failure.value)
+
+
+def test_images_that_do_not_fit_are_no_divergence(data):
+    object.__setattr__(broken := replace(data), "x_test", data.x_test[:, :-1])
+    with pytest.raises(ValueError, match=r"expected x of shape \(N ≥ 1, 32, 32, 3\)"):
+        train(TINY, broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_test": lambda x: x.y_test[:, None]}, r"y_test \(N,\) with N ≥ 1, got \(50, 32, 32, 3\) and \(50, 1\)"),
+        ({"y_test": lambda x: x.y_test[:1]}, r"got \(50, 32, 32, 3\) and \(1,\)"),
+        ({"x_test": lambda x: x.x_test[:, :8]}, r"x_test \(N, H, W, C\), like x_train, .*, got \(50, 8, 32, 3\)"),
+        ({"x_test": lambda x: x.x_test[:0], "y_test": lambda x: x.y_test[:0]}, r"got \(0, 32, 32, 3\) and \(0,\)"),
+        ({"x_train": lambda x: x.x_train[0]}, r"expected x_train \(N, H, W, C\)"),
+        ({"y_train": lambda x: x.y_train.tolist()}, "y_train must be a NumPy array, got list"),
+        ({"classes": lambda x: range(10)}, r"classes must be names, got \(0, 1, 2"),
+    ],
+)
+def test_a_data_set_names_what_does_not_fit(change, message):
+    dataset = synthetic(100, 50)
+    assert replace(dataset, classes=list(dataset.classes)).classes == dataset.classes
+    with pytest.raises((ValueError, TypeError), match=message):
+        replace(dataset, **{name: make(dataset) for name, make in change.items()})
+
+
 def test_a_batch_larger_than_the_data_is_refused(data):
     with pytest.raises(ValueError, match="batch_size must be 1 to 100, got 101"):
         train(replace(TINY, batch_size=101), data)

@@ -6,10 +6,13 @@ same experiment, even if one has the full archive and the other a subset.
 """
 
 import hashlib
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from minisam.checks import require_array
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays gives an array, not a truth value
@@ -18,6 +21,10 @@ class Dataset:
 
     x_train (N, 32, 32, 3) and x_test (M, 32, 32, 3) are uint8, NHWC; y_train (N,) and y_test (M,)
     are int64 indices into `classes`. `source` names the files, or is "embedded" if there were none.
+
+    Raises:
+        TypeError: images or labels that are no arrays, or classes that are not names.
+        ValueError: shapes that do not fit, or no images.
 
     >>> x, y = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
     >>> data = Dataset("synthetic", "embedded", ("a", "b", "c"), x, y, x[:2], y[:2])
@@ -35,6 +42,18 @@ class Dataset:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if not all(type(name) is str for name in self.classes):
+            raise TypeError(f"classes must be names, got {reprlib.repr(self.classes)}")
+        for part in ("train", "test"):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            require_array(f"x_{part}", x)
+            require_array(f"y_{part}", y)
+            if x.ndim != 4 or x.shape[1:] != self.x_train.shape[1:] or y.shape != x.shape[:1] or not len(y):
+                expected = f"x_{part} (N, H, W, C), like x_train, and y_{part} (N,) with N ≥ 1"
+                raise ValueError(f"expected {expected}, got {x.shape} and {y.shape}")
 
     @property
     def synthetic(self) -> bool:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -104,10 +105,11 @@ def train(
         return Recorded(batch) if diagnostics else batch
 
     def predict(x: Array) -> Array:
-        try:
-            return net.predict(theta, x, stats=stats)
-        except (ValueError, FloatingPointError) as error:  # the last step led to weights that have no outputs
-            raise Diverged(_advice(config, math.nan, step - 1, len(batches))) from error
+        with suppress(FloatingPointError):
+            if np.isfinite(theta).all():
+                return net.predict(theta, x, stats=stats)
+        # the last step led to weights that have no outputs
+        raise Diverged(_advice(config, math.nan, step - 1, len(batches)))
 
     def error_rate(x: Array, y: Array) -> float:
         return float(np.mean(predict(x) != y))
@@ -160,7 +162,8 @@ def train(
         history.append(record)
         if path is not None:
             path.append(theta.copy())
-        if checkpoints and ((epoch + 1) % checkpoints.every == 0 or epoch + 1 == config.epochs):
+        due = checkpoints and ((epoch + 1) % checkpoints.every == 0 or epoch + 1 == config.epochs)
+        if checkpoints and due and np.isfinite(theta).all():  # otherwise the next step diverges
             try:
                 checkpoints.keep(state, identity)
             except OSError as error:  # such as a full disk, where the model may still find room
@@ -185,4 +188,5 @@ def _advice(config: Config, loss: float, step: int, steps_per_epoch: int) -> str
     cures = " or ".join(f"--{name.replace('_', '-')} (now {getattr(config, name):g})" for name in suspects)
     where = f"{config.label} on {config.model}, seed {config.seed}"
     when = f"epoch {step // steps_per_epoch + 1}, step {step + 1}"
-    return f"{where}: the loss became {loss} at {when}; lower {cures}, or add --warmup"
+    warmup = ", or add --warmup" if config.schedule == "cosine" and config.warmup + 1 < config.epochs else ""
+    return f"{where}: the loss became {loss} at {when}; lower {cures}{warmup}"
