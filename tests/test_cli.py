@@ -275,7 +275,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("train --noise 2", r"noise must be in \[0, 1\], got 2.0"),
         ("train --noise 40", r"noise must be in \[0, 1\], got 40.0: did you mean 0.4\?$"),
         ("train --noise 400", r"noise must be in \[0, 1\], got 400.0$"),
-        ("train --dataset synthetic --n-train 99 --weight-decay 1e9", r"lower --lr .* --weight-decay \(now 1e\+09\)"),
+        ("train --dataset synthetic --n-train 99 --weight-decay 1e39", r"lower --lr .* --weight-decay \(now 1e\+39\)"),
         ("train --dataset synthetic --n-train 99 --l1 1e38", r"lower --lr \(now 0.01\) or --l1 \(now 1e\+38\), or add"),
         ("train --dataset synthetic --n-train 99 --optimizer gsam --alpha 1e30", r"or --alpha \(now 1e\+30\), or add"),
         ("train --dataset synthetic --batch-size 5000", "batch_size must be 1 to 4000, got 5000"),

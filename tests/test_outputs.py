@@ -258,10 +258,20 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
     assert "Traceback" not in err
 
 
-def test_a_training_that_diverges_leaves_nothing_to_go_on_from():
-    assert main([*TRAIN, "--lr", "1e9", "--save", "m.npz", "--save-every", "1"]) == 1
+def test_a_training_that_diverges_at_once_leaves_nothing_to_go_on_from():
+    assert main([*TRAIN, "--lr", "1e39", "--save", "m.npz", "--save-every", "1"]) == 1
     assert not files()
     assert not Path("m.checkpoints").exists()
+
+
+def test_a_training_that_diverges_late_keeps_the_network_of_before(capsys):
+    words = [*TRAIN, "--epochs", "4", "--late", "0.5", "--rho", "1e30", "--save", "m.npz", "--save-every", "1"]
+    for resume in ([], ["--resume"]):
+        assert main([*words, *resume]) == 1
+        message = last_line(capsys.readouterr().err)
+        assert re.search(r"the network of before is kept in m.checkpoints.epoch-0002.npz; --resume would dive", message)
+        assert {Path(name).name for name in files()} == {".lock", "epoch-0001.npz", "epoch-0002.npz"}  # none with NaN
+    assert np.isfinite(load_model("m.checkpoints/epoch-0002.npz").theta).all()
 
 
 def test_a_model_with_a_checkpoints_name_is_not_deleted():
@@ -378,6 +388,29 @@ def test_a_huge_file_is_not_read(monkeypatch, capsys):
     Path("m.npz").write_bytes(bytes(1001))
     assert main(["evaluate", "m.npz"]) == 1
     assert "expected a file of at most 1,000 bytes, got m.npz with 1,001" in capsys.readouterr().err
+
+
+def test_what_is_too_large_to_be_read_is_not_written(monkeypatch, capsys):
+    monkeypatch.setattr("minisam.training.model.LARGEST", 1000)
+    assert main([*TRAIN, "--save", "m.npz"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(
+        r"no checkpoint after epoch 1: m.checkpoints.epoch-0001.npz would have [\d,]+ bytes, more than", err
+    )
+    assert "Model not saved: m.npz would have" in last_line(err)
+    assert "--resume" not in err  # there is nothing to go on from
+    assert not files()
+
+
+def test_a_checkpoint_that_is_too_large_is_not_called_damaged(monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("minisam.cli.train.save_model", lambda *_: 1 / 0)
+        main([*TRAIN, "--save", "m.npz"])
+    before = files()
+    monkeypatch.setattr("minisam.training.files.LARGEST", 1000)
+    assert main([*TRAIN, "--save", "m.npz", "--resume"]) == 1
+    assert "expected a file of at most 1,000 bytes, got m.checkpoints" in last_line(capsys.readouterr().err)
+    assert files() == before
 
 
 def test_compressed_files_are_named_as_such(capsys):

@@ -88,9 +88,11 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{kept[0]} exists: add --resume to continue from it, or remove {checkpoints.folder}")
         try:
             done = train(config, data, 0, True, args.diagnostics is not None, path, checkpoints)
-        except Diverged:
-            checkpoints.delete()  # they lead nowhere else
-            raise
+        except Diverged as error:
+            if not (kept := checkpoints.paths()):
+                raise
+            again = f"--resume would diverge again: choose another --save, or remove {checkpoints.folder}"
+            raise Diverged(f"{error}; the network of before is kept in {kept[0]}; {again}") from error
         except (KeyboardInterrupt, MemoryError):
             if kept := checkpoints.paths():
                 print(f"kept: {kept[0]}; the same command with --resume goes on from there", file=sys.stderr)
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
             _print_diagnostics(done.history)
         if failures:
             cure = f"the same command with --resume (and --overwrite) goes on from the last of {checkpoints.folder}"
-            raise OSError(f"{'; '.join(failures)}; {cure}")
+            raise OSError("; ".join([*failures, cure] if checkpoints.paths() else failures))
         checkpoints.delete()
 
 

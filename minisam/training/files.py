@@ -138,13 +138,14 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         OSError: it can't be read.
-        Damaged: it is not a regular file, or larger than LARGEST.
+        Damaged: it is not a regular file.
+        ValueError: it is larger than LARGEST.
     """
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise Damaged(f"expected a file, got {path}, which is a folder or a device")
     if about.st_size > LARGEST:
-        raise Damaged(f"expected a file of at most {LARGEST:,} bytes, got {path} with {about.st_size:,}")
+        raise ValueError(f"expected a file of at most {LARGEST:,} bytes, got {path} with {about.st_size:,}")
     with path.open("rb") as file:
         return file.read(about.st_size)
 

@@ -16,7 +16,7 @@ from minisam.checks import Array
 from minisam.data import Dataset, Normalisation
 from minisam.nn import Sequential, build
 from minisam.training.config import Config
-from minisam.training.files import Damaged, brief, parse_json, read_arrays, reason, require_plain, write_arrays
+from minisam.training.files import LARGEST, Damaged, brief, parse_json, read_arrays, reason, require_plain, write_arrays
 
 FORMAT = 2  # 1 had no stats
 
@@ -111,7 +111,10 @@ def write(path: Path, model: Model, arrays: dict[str, Array], about: dict[str, A
         "input_shape": list(map(int, model.net.input_shape)),
     }
     about |= {"classes": model.classes, "normalisation": asdict(model.normalise)}
-    write_arrays(path, arrays | {"theta": model.theta, "stats": model.stats, "about": np.array(json.dumps(about))})
+    arrays = arrays | {"theta": model.theta, "stats": model.stats, "about": np.array(json.dumps(about))}
+    if (size := sum(array.nbytes + 1000 for array in arrays.values())) > LARGEST:
+        raise OSError(f"{path} would have {size:,} bytes, more than the {LARGEST:,} that are read")
+    write_arrays(path, arrays)
 
 
 def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
