@@ -346,6 +346,42 @@ def test_workers_run_nothing_that_lies_in_the_current_folder(tmp_path):
     assert not Path("was here").exists()
 
 
+WITHOUT_PICTURES = """
+import sys
+from minisam.cli import main
+words = "train --dataset synthetic --n-train 64 --epochs 1 --save m.npz"
+for command in (words, "evaluate m.npz --dataset synthetic", "data --data-dir ."):
+    assert main(command.split()) == 0
+print("matplotlib" in sys.modules)
+"""
+
+
+def test_a_matplotlibrc_in_the_current_folder_is_not_obeyed():
+    """Matplotlib reads it before the user's own, and before minisam could check what it says."""
+    Path("matplotlibrc").write_text("no colon \x1b[31m")
+    Path("own").write_text("savefig.dpi: 7")
+    pictures = f"import sys, minisam.cli as cli; code = cli.main({['toy', '--out', 'out']})\n"
+    pictures += "print(code, sys.modules['matplotlib'].rcParams['savefig.dpi'])"
+    shown = []
+    for code in (pictures, WITHOUT_PICTURES):
+        own = os.environ | {"MATPLOTLIBRC": "own"}
+        ended = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        assert "matplotlibrc" not in ended.stderr
+        shown.append(ended.stdout.splitlines()[-1])
+    assert shown == ["0 7.0", "False"]
+
+
+@pytest.mark.parametrize("words", ["reproduce", "sharpness m.npz", "landscape m.npz", "train --diagnostics", "toy"])
+def test_every_command_that_draws_imports_matplotlib_elsewhere(words, monkeypatch, capsys):
+    def imported():
+        raise ValueError("imported before the command")
+
+    monkeypatch.setattr("minisam.cli._import_matplotlib", imported)
+    assert main(words.split()) == 1
+    assert "imported before the command" in capsys.readouterr().err
+
+
 def test_pictures_start_no_latex():
     Path("matplotlibrc").write_text("text.usetex: True")
     code = "import matplotlib, minisam.study.plots; print(matplotlib.rcParams['text.usetex'])"

@@ -19,12 +19,14 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -37,6 +39,7 @@ from minisam.kernels import set_threads
 from minisam.training.files import brief
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
+DRAWING = (reproduce, sharpness, landscape, toy)  # `train` draws, too, if it is asked for diagnostics
 
 
 def _parser() -> Parser:
@@ -72,6 +75,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.threads is not None:
             set_threads(args.threads)
+        if args.run in (command.run for command in DRAWING) or getattr(args, "diagnostics", None):
+            _import_matplotlib()
         args.run(args)
     except MemoryError:
         print("minisam: error: there is not enough memory for this", file=sys.stderr)
@@ -83,6 +88,15 @@ def _run(args: argparse.Namespace) -> int:
         print("minisam: interrupted", file=sys.stderr)
         return stop.args[0] if stop.args else 130
     return 0
+
+
+def _import_matplotlib() -> None:
+    """Import it in a folder of ours: it would obey a matplotlibrc in the current one, whoever put it there."""
+    for place in ("MATPLOTLIBRC", "MPLCONFIGDIR"):  # the user's own settings, by paths that stay right elsewhere
+        if given := os.environ.get(place):
+            os.environ[place] = os.path.abspath(given)
+    with chdir(Path(__file__).parent):
+        import matplotlib  # noqa: F401
 
 
 def _terminated(*_: Any) -> None:

@@ -35,7 +35,7 @@ STYLES = {  # without colours, too: SAM is solid, its baselines are dashed or do
 }
 OTHER = (BLUE, "-")
 SYNTHETIC = "synthetic images, not CIFAR"
-matplotlib.rcParams["text.usetex"] = False  # no LaTeX, whatever a matplotlibrc in the current folder says
+matplotlib.rcParams["text.usetex"] = False  # no LaTeX, whatever a matplotlibrc says
 FRAME: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 
 
