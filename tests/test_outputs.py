@@ -23,6 +23,9 @@ from minisam.training import Checkpoints, load_model, train
 from minisam.training.environment import environment
 from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain
 
+
+from minisam.training.files import TEMPORARY, replacing, require_writable
+
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
 
 
@@ -326,6 +329,49 @@ def test_checkpoints_are_in_no_folder_of_others(capsys):
     assert main(["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--out", "out"]) == 1
     assert "got out/runs, which is a link" in capsys.readouterr().err
     assert files() == before | {"out/runs"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_finished_run_deletes_nothing_through_a_link():
+    """Elsewhere somebody else's checkpoints have the same names; and a worker may have no access to the folder."""
+    Path("others").mkdir()
+    Path("others/epoch-0001.npz").write_bytes(b"precious")
+    checkpoints = Checkpoints(Path("m.npz"), every=1)
+    Path("m.checkpoints").symlink_to("others")
+    checkpoints.ours[:] = checkpoints.paths()
+    with pytest.raises(OSError, match=r"got m\.checkpoints, which is a link"):
+        checkpoints.delete()
+    assert Path("others/epoch-0001.npz").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+@pytest.mark.parametrize("words", [TRAIN, ["toy"], ["reproduce", "--dataset", "synthetic", "--preset", "smoke"]])
+def test_a_place_that_nobody_named_is_no_link(words, capsys):
+    Path("others").mkdir()
+    for link, target in (("minisam-results", "others"), (f"minisam-results/{default_folder(words)}", "../others")):
+        Path(link).parent.mkdir(exist_ok=True)
+        Path(link).symlink_to(target)
+        assert main(words) == 1
+        assert f"got {link}, which is a link: remove it" in last_line(capsys.readouterr().err)
+        assert not list(Path("others").iterdir())
+        Path(link).unlink()
+
+
+def default_folder(words):
+    return {"train": "models", "reproduce": "synthetic-smoke"}.get(words[0], words[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_place_that_was_named_may_be_a_link():
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("elsewhere")
+    with replacing(Path("link/m.npz")) as file:
+        file.write(b"new")
+    require_writable(Path("link"))
+    assert Path("elsewhere/m.npz").read_bytes() == b"new"
+    Path("minisam-results").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="minisam-results, which is a link"), replacing(Path("minisam-results/a/b")):
+        pass
 
 
 IN_A_POOL = """

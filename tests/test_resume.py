@@ -184,6 +184,19 @@ def test_damaged_checkpoints_of_later_epochs_do_not_displace_new_ones(tmp_path, 
     assert len(checkpoints.paths()) == 2
 
 
+def test_a_name_that_a_damaged_checkpoint_has_got_is_not_taken_again(tmp_path, data, monkeypatch, capsys):
+    checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
+    for number in ("", "-2", "-3"):
+        interrupted(TINY, data, checkpoints, 1, monkeypatch)
+        newest = checkpoints.paths()[0]
+        newest.write_bytes(damaged := f"damaged{number}".encode())
+        train(TINY, data, checkpoints=Checkpoints(tmp_path / "m.npz", every=9))
+        assert newest.with_name(f"{newest.name}.damaged{number}").read_bytes() == damaged
+        assert f"now called {newest.name}.damaged{number}\n" in capsys.readouterr().err
+        for path in checkpoints.paths():
+            path.unlink()
+
+
 def test_a_checkpoint_that_is_no_file_is_passed_over(tmp_path, data, monkeypatch, capsys):
     """Read to its end, /dev/zero would fill the memory."""
     checkpoints = Checkpoints(tmp_path / "m.npz", every=1)

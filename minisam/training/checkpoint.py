@@ -5,11 +5,13 @@ remembers, and the history. Random numbers are keyed by seed, epoch and step, so
 generator to save.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,12 @@ def _checked_path(arrays: dict[str, Array], epochs: int, theta: Array) -> list[A
     return list(path)
 
 
+def _free(name: str) -> Path:
+    """A path that is not in use: this name, or the same with a number."""
+    names = chain([name], (f"{name}-{i}" for i in count(2)))
+    return Path(next(one for one in names if not os.path.lexists(one)))
+
+
 @dataclass(frozen=True)
 class Checkpoints(Checked):
     """The last two states of a run, in a folder beside its `file`: for m.npz these are m.checkpoints/epoch-0010.npz, …
@@ -123,7 +131,12 @@ class Checkpoints(Checked):
                 self.folder.rmdir()
 
     def delete(self) -> None:
-        """Delete them, and nobody else's: the run has ended, and its outcome is kept elsewhere."""
+        """Delete them, and nobody else's: the run has ended, and its outcome is kept elsewhere.
+
+        Raises:
+            OSError: the folder is a link, through which files elsewhere would be deleted.
+        """
+        require_no_link(self.folder)
         while self.ours:
             self.ours.pop().unlink(missing_ok=True)
         with suppress(OSError):  # the lock's owner deletes the folder
@@ -167,8 +180,8 @@ class Checkpoints(Checked):
                     self._restore(path, state, run)
                 self.ours.insert(0, path)
             except Damaged as error:
-                aside = path.with_name(f"{path.name}.damaged")  # it may be somebody's, and its name will be needed
-                path.replace(aside)
+                aside = _free(f"{path}.damaged")  # it may be somebody's, and its name will be needed
+                path.rename(aside)
                 tqdm.write(f"{error}: passed over, and now called {aside.name}", file=sys.stderr)
             except Foreign:
                 if not self.ours:

@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from minisam.checks import Array
 
 LARGEST = 1 << 32  # bytes that are read of one file
+RESULTS = "minisam-results"  # where files go if no place was named
 TEMPORARY = ".minisam-{}.tmp"  # the name of a file that is still being written
 
 
@@ -59,6 +60,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the folder can't be made or written; the text names `path`.
     """
+    require_no_link_in_results(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
@@ -94,8 +96,16 @@ def require_no_link(folder: Path) -> None:
         raise OSError(f"expected a folder of minisam's own, got {folder}, which is a link: remove it")
 
 
+def require_no_link_in_results(folder: Path) -> None:
+    """Raise OSError if the way to a folder in RESULTS, a place that nobody named, leads over a link."""
+    if folder.parts[:1] == (RESULTS,):
+        for place in (folder, *folder.parents):
+            require_no_link(place)
+
+
 def require_writable(folder: Path) -> None:
     """Raise OSError, naming the folder, unless files can be made in it (it is made if missing)."""
+    require_no_link_in_results(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
