@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,13 @@ from minisam.data.records import Labels, binary_records, class_names, pickle_rec
 
 LARGEST = 1 << 28  # bytes that all files may claim to have; the official ones have 185 MB
 MOST_MEMBERS = 100  # of an archive; the official ones have nine
+EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class Layout(NamedTuple):
@@ -137,14 +144,32 @@ def _load(name: str, path: Path, layout: Layout) -> Dataset:
     return Dataset(name, source, classes, x_train, y_train, x_test, y_test)
 
 
-class _Short(tarfile.TarInfo):
-    """A member whose extended header, if it has one, is short: tarfile reads it whole and takes long to parse it."""
+class _Bounded(gzip.GzipFile):
+    """A stream of at most LARGEST bytes: a few of them, compressed, can stand for any number."""
 
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        special = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
-        if self.type in (*special, tarfile.GNUTYPE_LONGLINK) and not 0 <= self.size <= 4096:
-            raise ValueError(f"an extended header of {self.size} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        if self.tell() > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
+        return found
+
+
+class _Plain(tarfile.TarInfo):
+    """A member no larger than an archive may be, and with a short extended header, if it has one.
+
+    tarfile reads such a header whole and takes long to parse it, and skips a size in steps although the file has ended.
+    """
+
+    def _block(self, count: int) -> int:  # the room that a header or a member takes, before it is read or skipped
+        most = 4096 if self.type in EXTENDED else LARGEST
+        if not 0 <= count <= most:
+            raise ValueError(f"a part of {count} bytes, expected at most {most}")
+        return super()._block(count)  # type: ignore[misc]
+
+    def _sparse(self, *_: Any) -> NoReturn:
+        raise ValueError("a sparse member: its holes may be of any number and size")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
 
 
 def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
@@ -155,17 +180,15 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
             raise ValueError(f"{path}: expected at most {LARGEST} bytes, got {total}")
         return {file: (path / file).read_bytes() for file in there}
     members = {f"{folder}/{file}": file for file in wanted}
-    files, total = {}, 0
+    files = {}
     try:
-        with gzip.open(path) as stream:
+        with _Bounded(path) as stream:
             # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Short) as archive:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Plain) as archive:
                 for i, member in enumerate(archive):
-                    total += member.size
-                    if i >= MOST_MEMBERS or not 0 <= member.size <= total <= LARGEST:
-                        raise ValueError(f"{i + 1} members of {total} bytes, at most {MOST_MEMBERS} of {LARGEST}")
-                    whole = member.isreg() and not member.issparse()  # a sparse one is of any size
-                    if whole and member.name in members and (data := archive.extractfile(member)):
+                    if i >= MOST_MEMBERS:
+                        raise ValueError(f"more than {MOST_MEMBERS} members")
+                    if member.isreg() and member.name in members and (data := archive.extractfile(member)):
                         files[members[member.name]] = data.read()
             while stream.read(1 << 20):
                 pass  # the checksum comes last

@@ -13,6 +13,7 @@ import numpy as np
 
 PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
 LONGEST = 100  # letters in the name of a class
+MOST = 1 << 20  # operations in a pickle; the official ones have at most 350,000
 
 
 class Labels(NamedTuple):
@@ -140,10 +141,23 @@ class _Named(dict):
         super().__setitem__(key, value)
 
 
+class _Few(dict):
+    """The operations of a pickle, by their codes, of which it may do MOST: each can make another list."""
+
+    left = MOST
+
+    def __getitem__(self, code: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it would do more than {MOST:,} operations")
+        return super().__getitem__(code)
+
+
 # The unpickler written in Python: its C twin allocates whatever size a damaged file claims.
 class _PlainUnpickler(pickle._Unpickler):
     def __init__(self, raw: bytes) -> None:
         super().__init__(io.BytesIO(raw), encoding="bytes")
+        self.dispatch = _Few(self.dispatch)  # type: ignore[misc]
         self.left = len(raw)  # bytes that texts may still be encoded to: the same one could be, again and again
 
     def load_dictionary(self) -> None:
