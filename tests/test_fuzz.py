@@ -199,10 +199,11 @@ def test_a_history_of_other_epochs_than_a_run_of_three_can_have_is_damage(tmp_pa
 
 
 TASK = Task(Config(epochs=1), 0, 0, "cifar10", 4, 3, "0" * 64)
+IMAGES = synthetic(4, 3)
 
 
 def read_run(path):
-    outcome = Store(path.parent).load(TASK)
+    outcome = Store(path.parent).load(TASK, IMAGES)
     if outcome is None:
         raise ValueError("done again")
     assert outcome.diverged or outcome.predictions.shape == (3,)
@@ -243,9 +244,10 @@ def seeds(folder):
     add("checkpoint", read_checkpoint, path, mutate_npz, mutate_npz)
     (folder / "model.npz").write_bytes(path.read_bytes())
     add("model", read_model, folder / "model.npz", mutate_npz, mutate_npz)
-    record = {"config": TASK.config.record(), "environment": {}, "test_error": 0.5, "train_error": 0.25, "seconds": 1.0}
-    record |= {"gradient_evaluations": 1, "history": [{"epoch": 1}], "weights": "0" * 64, "geometry": None}
-    Store(folder / "runs").keep(TASK, Outcome(record, np.zeros(3, np.uint8)))
+    record = {"config": TASK.config.record(), "environment": {}, "test_error": 0.0, "train_error": 0.25, "seconds": 1.0}
+    history = [state(1).history[0] | {"test_error": 0.0}]
+    record |= {"gradient_evaluations": 10, "history": history, "weights": "0" * 64, "geometry": None}
+    Store(folder / "runs").keep(TASK, Outcome(record, IMAGES.y_test.astype(np.uint8)))
     add("stored run", read_run, next((folder / "runs").glob("*.npz")), mutate_npz, mutate_npz)
     arm = Arm("SAM", 32, Config(optimizer="sam", epochs=1, batch_size=32))
     results, _ = reproduce(Experiment("ingredients", (arm,), (("SAM", "SAM"),), seeds=2), synthetic(32, 8))

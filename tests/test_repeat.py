@@ -73,6 +73,7 @@ def geometry(change):
         ("quick", lambda results: results["runs"].append(results["runs"][-1]), "expected each seed once"),
         ("quick", lambda results: results["runs"][1]["config"].update(epochs=9), "runs of GD that differ in nothing"),
         ("quick", asked(pairs=[["GD", "Eve"]]), "pairs compare 'Eve', of which there are no runs"),
+        ("quick", asked(pairs=[["GD", "Adam"]] * 6000), "each pair of methods once, got 1 different ones in 6000"),
         ("quick", asked(pairs=[]), "expected pairs of methods to compare, got none"),
         ("quick", lambda results: results["runs"][0]["config"].update(batch_size=5000), "batch_size must be 1 to 4000"),
         ("quick", lambda results: results.pop("environment"), "no 'environment'"),
@@ -82,6 +83,9 @@ def geometry(change):
         ("quick", geometry(lambda found: found.pop("trace")), "each geometry must have"),
         ("quick", geometry(lambda found: found["eigenvalues"].pop()), "each geometry must have"),
         ("quick", geometry(lambda found: found["worst"].clear()), "each geometry must have"),
+        ("quick", geometry(lambda found: found["eigenvalues"].__setitem__(4, 0.0)), "each geometry must have"),
+        ("quick", first_run(test_error=2.0), r"test_error must be in \[0, 1\], got 2.0"),
+        ("quick", lambda results: results["runs"][0]["history"][0].update(loss=[1.0]), "loss of epoch 1 must be"),
         ("quick", first_run(history={"epoch": 1}), r"damaged \(string indices must be"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from minisam.kernels import get_threads, set_threads
 from minisam.study import run_all, sweep, tasks
 from minisam.study.executors import dask_executor, local_pool
 from minisam.study.store import Store
-from minisam.study.tasks import Task, require_outcome, work
+from minisam.study.tasks import NUMBERS, Task, require_outcome, work
 from minisam.training import Config
 from minisam.training.files import read_arrays, write_arrays
 
@@ -215,6 +215,16 @@ def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted)
         lambda record: record.update(environment=["\x1b[31m"]),
         lambda record: record.update(weights=3),
         lambda record: record.update(history=[]),
+        lambda record: record.update(test_error=0.0),  # whatever was predicted
+        lambda record: record.update(gradient_evaluations=-4),
+        lambda record: record.update(seconds=-1.0),
+        lambda record: record["history"][0].pop("loss"),
+        lambda record: record["history"][0].update(loss="low"),
+        lambda record: record["history"][-1].update(test_error=7.0),
+        lambda record: record["history"][-1].update(gradient_evaluations=1),
+        lambda record: record["geometry"]["eigenvalues"].__setitem__(4, 0.0),
+        lambda record: record["geometry"].update(eigenvalues=[1e308, 1.0, 1.0, 1.0, 5e-324]),
+        lambda record: [record.pop(key) for key in (*NUMBERS, "weights", "geometry")] and record.update(diverged="no"),
         lambda record: record["config"].update(lr=0.5),
         lambda record: record.update(geometry={"eigenvalues": [1.0], "trace": 1.0, "worst": [1.0]}),
         lambda record: record["geometry"].update(trace="flat"),
@@ -243,7 +253,8 @@ def test_a_run_may_have_all_errors_or_none(dataset, expected, errors):
 def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):
     run_all(CONFIGS[:1], dataset, folder=tmp_path)
     (path,) = tmp_path.glob("*.npz")
-    for predictions in (np.zeros(3, np.uint8), np.zeros(40), np.full(40, "a")):
+    right = dataset.y_test.astype(np.uint8)  # which nobody predicted
+    for predictions in (np.zeros(3, np.uint8), np.zeros(40), np.full(40, "a"), np.full(40, 255, np.uint8), right):
         write_arrays(path, read_arrays(path) | {"predictions": predictions})
         assert numbers(run_all(CONFIGS[:1], dataset, folder=tmp_path)) == numbers(expected[:1])
 

@@ -8,7 +8,7 @@ import re
 import reprlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,21 +16,17 @@ import numpy as np
 
 from minisam.data import Dataset
 from minisam.study.experiments import Experiment, Setting
+from minisam.study.geometry import GEOMETRY, require_geometry
 from minisam.study.kinds import Comparison, require_name
 from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
 from minisam.study.sweep import run_all
-from minisam.study.tasks import Outcome
+from minisam.study.tasks import Outcome, require_numbers
+from minisam.training.config import Config
 from minisam.training.environment import changes, together
 from minisam.training.files import Damaged, parse_json, read_bytes, reason
 from minisam.training.loop import Diverged
 
 IMAGES = 500  # training images on which the sharpness of every run is measured
-GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {
-    "lambda_max": lambda found: found["eigenvalues"][0],
-    "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
-    "trace": lambda found: found["trace"],
-    "worst_rise": lambda found: found["worst"][-1],
-}
 
 
 def reproduce(
@@ -94,7 +90,8 @@ class Repeat(NamedTuple):
             before = parse_json(raw)
             repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
             for run in before["runs"]:
-                _require_geometry(run["geometry"])
+                require_numbers(run, Config.of(run["config"]).epochs)
+                require_geometry(run["geometry"])
             if not isinstance(before["environment"], dict):
                 raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")
             repeat.differences(before)
@@ -125,14 +122,6 @@ def _folder_name(preset: Any) -> str:
     if not re.fullmatch(r"[\w .,+-]+", preset):
         raise ValueError(f"preset must be letters, digits, spaces and any of _.,+-, got {reprlib.repr(preset)}")
     return preset
-
-
-def _require_geometry(geometry: Any) -> None:
-    try:
-        for number in GEOMETRY.values():
-            number(geometry)
-    except (LookupError, TypeError, ArithmeticError) as error:
-        raise ValueError("each geometry must have five eigenvalues, a trace and the worst rises") from error
 
 
 def _timeless(record: dict[str, Any]) -> dict[str, Any]:

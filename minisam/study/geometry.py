@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from minisam.training.model import Model
 MEMORY = 2 << 30  # bytes that Hessian-vector products may keep for the next one
 BATCH = 200  # images per forward pass
 KINDS = ("random", "eigenvectors", "path")
+GEOMETRY: dict[str, Callable[[dict[str, Any]], float]] = {  # of what `measure` found, the numbers that studies compare
+    "lambda_max": lambda found: found["eigenvalues"][0],
+    "lambda_ratio": lambda found: found["eigenvalues"][0] / found["eigenvalues"][4],
+    "trace": lambda found: found["trace"],
+    "worst_rise": lambda found: found["worst"][-1],
+}
 
 
 def mean_loss(net: Sequential, x: Array, y: Array, stats: Array | None) -> Mean:
@@ -72,12 +79,22 @@ def measure(
     return found | {"one step": rises.one_step, "worst": rises.worst.tolist(), "random": rises.random.tolist()}
 
 
+def require_geometry(found: Any) -> None:
+    """Raise ValueError unless all of GEOMETRY can be computed of these results, and is finite."""
+    try:
+        finite = all(math.isfinite(number(found)) for number in GEOMETRY.values())
+    except (LookupError, TypeError, ArithmeticError):
+        finite = False
+    if not finite:
+        raise ValueError("each geometry must have five eigenvalues, a trace and the worst rises")
+
+
 def text_table(found: dict[str, dict]) -> str:
     """The results of `measure`, one column per model."""
     first = next(iter(found.values()))
     k = len(first["eigenvalues"])
     ball = f"rho {first['rho']:g}" if first["eta"] is None else f"ASAM's rho {first['rho']:g}"
-    rows: dict[str, list[str]] = {"": list(found)}
+    rows: dict[str, list[str]] = {"": [brief(name) for name in found]}
     for one in found.values():
         values = one["eigenvalues"]
         cells = {"loss, nats": f"{one['loss']:.4g}", "gradient norm": f"{one['gradient norm']:.3g}"}

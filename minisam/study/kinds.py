@@ -74,6 +74,8 @@ def require_kind(kind: str, runs: Sequence[Run], pairs: Sequence[Comparison]) ->
         raise ValueError("expected pairs of methods to compare, got none")
     if missing := [label for pair in pairs for label in pair if label not in ran]:
         raise ValueError(f"pairs compare {reprlib.repr(missing[0])}, of which there are no runs")
+    if len(set(pairs)) < len(pairs):
+        raise ValueError(f"expected each pair of methods once, got {len(set(pairs))} different ones in {len(pairs)}")
     fits, needed = NEEDS[kind]
     for methods in settings.values():
         _require_paired(methods)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from minisam.data import Dataset
 from minisam.study.tasks import Outcome, Task, require_outcome
 from minisam.training.checkpoint import Checkpoints
 from minisam.training.files import (
@@ -47,8 +48,8 @@ class Store:
             finally:
                 delete_leftovers(folder)
 
-    def load(self, task: Task) -> Outcome | None:
-        """The kept outcome of a task; None if there is none, or (with a message) if its file is damaged."""
+    def load(self, task: Task, dataset: Dataset) -> Outcome | None:
+        """The kept outcome of a task on its data; None if there is none, or (with a message) if its file is damaged."""
         path = self.folder / f"{task.name}.npz"
         try:
             arrays = read_arrays(path)
@@ -56,7 +57,7 @@ class Store:
             outcome = Outcome(about["outcome"], arrays["predictions"])
             if about["task"] != parse_json(json.dumps(task.key)):
                 raise Damaged(f"{path} holds another task's outcome")
-            require_outcome(task, outcome)
+            require_outcome(task, outcome, dataset)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:

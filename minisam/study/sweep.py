@@ -53,7 +53,7 @@ def run_all(
         store = None
         if folder is not None:
             store = stack.enter_context(Store.open(folder))
-            outcomes = {task: found for task in todo if (found := store.load(task))}
+            outcomes = {task: found for task in todo if (found := store.load(task, dataset))}
             if outcomes:
                 tqdm.write(f"{len(outcomes)} of {len(todo)} runs are in {folder} already", file=sys.stderr)
         left = [task for task in todo if task not in outcomes]

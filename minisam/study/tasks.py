@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minisam
-from minisam.checks import Array
+from minisam.checks import Array, Fraction, Natural, NonNegative, require
 from minisam.data import Dataset, load, redraw_labels
-from minisam.study.geometry import mean_loss, measure
-from minisam.training.checkpoint import Checkpoints
+from minisam.study.geometry import mean_loss, measure, require_geometry
+from minisam.training.checkpoint import Checkpoints, require_history
 from minisam.training.config import Config
 from minisam.training.environment import environment
 from minisam.training.files import require_plain
@@ -70,34 +70,41 @@ class Task(NamedTuple):
         return f"{self.config.model}-{self.config.optimizer}-seed{self.config.seed}-{digest[:16]}"
 
 
-def require_outcome(task: Task, outcome: Outcome) -> None:
+def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
     """Raise ValueError, TypeError or KeyError unless this could be the outcome of the task, as `work` returns it."""
-    record = outcome.record
+    record, predictions = outcome.record, outcome.predictions
     require_plain(record)
     json.dumps(record, allow_nan=False)
     found = set(record) - {"config", "environment"}
     if Config.of(record["config"]) != task.config or not isinstance(record["environment"], dict):
         raise ValueError("another config, or no environment")
-    if found == {"diverged"} and isinstance(outcome.diverged, str):
+    where = f"{task.config.label} on {task.config.model}, seed {task.config.seed}: "
+    if found == {"diverged"} and str(outcome.diverged).startswith(where):  # it is shown as a reason
         return
-    if found != {*NUMBERS, "weights", "geometry"}:
+    if found != {*NUMBERS, "weights", "geometry"} or type(record["weights"]) is not str:
         raise ValueError(f"it has {', '.join(sorted(found))}")
-    errors, predictions = (record["test_error"], record["train_error"]), outcome.predictions
-    if any(type(error) is not float or not 0 <= error <= 1 for error in errors):
-        raise ValueError(f"errors of {errors}")
-    if (type(record["gradient_evaluations"]), type(record["seconds"]), type(record["weights"])) != (int, float, str):
-        raise ValueError("numbers of another type")
-    if [epoch["epoch"] for epoch in record["history"]] != [i + 1 for i in range(task.config.epochs)]:
-        raise ValueError("the epochs of its history do not count from 1")
+    require_numbers(record, task.config.epochs)
     if predictions.shape != (task.n_test,) or predictions.dtype.kind != "u":
         raise ValueError(f"predictions {predictions.dtype} of shape {predictions.shape}")
+    if predictions.max() >= len(dataset.classes) or np.mean(predictions != dataset.y_test) != record["test_error"]:
+        raise ValueError("predictions of other classes, or with another test error than it says")
     if task.images:
-        geometry = record["geometry"]
-        numbers = [geometry["trace"], *geometry["eigenvalues"], *geometry["worst"]]
-        if len(geometry["eigenvalues"]) < 5 or not geometry["worst"] or any(type(v) is not float for v in numbers):
-            raise ValueError("no geometry with five eigenvalues, a trace and the worst rises")
+        require_geometry(record["geometry"])
     elif record["geometry"] is not None:
         raise ValueError("geometry that was not asked for")
+
+
+def require_numbers(record: dict[str, Any], epochs: int) -> None:
+    """Raise ValueError, TypeError or KeyError unless a run of so many epochs could have these numbers."""
+    for name in ("test_error", "train_error"):
+        require(name, record[name], Fraction)
+    require("gradient_evaluations", record["gradient_evaluations"], Natural)
+    require("seconds", record["seconds"], NonNegative)
+    history = record["history"]
+    require_history(history)
+    last = [history[-1].get(name) for name in ("test_error", "gradient_evaluations")] if history else []
+    if len(history) != epochs or last != [record["test_error"], record["gradient_evaluations"]]:
+        raise ValueError(f"its history is of {len(history)} epochs instead of {epochs}, or ends with other numbers")
 
 
 _prepared: dict[str, Prepared] = {}  # the data of this process, by checksum

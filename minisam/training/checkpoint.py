@@ -18,13 +18,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minisam.checks import Array, Checked, Count
+from minisam.checks import Array, Checked, Count, Fraction, Natural, NonNegative, require
 from minisam.optim import Optimizer, memory, recall
 from minisam.training.config import current
 from minisam.training.environment import changes, environment
 from minisam.training.files import Damaged, delete_leftovers, locked, reason, require_no_link, require_plain
 from minisam.training.model import Foreign, Model, read, write
 
+EPOCH: dict[str, Any] = {  # what the history of a training has for every epoch, besides what was asked for
+    "epoch": Count, "gradient_evaluations": Natural, "lr": NonNegative, "seconds": NonNegative, "loss": NonNegative,
+    "accuracy": Fraction,
+}  # fmt: skip
 NOTHING = np.zeros(0)  # stands for None: a vector that an optimizer does not have yet
 
 
@@ -45,7 +49,7 @@ def _checked(value: Array | None, at_start: Any, theta: Array, name: str) -> Any
     if value.shape == NOTHING.shape and at_start is None:
         return None  # a vector that did not exist yet
     if not value.shape and type(number := value.item()) is type(at_start):
-        if type(number) is int and not -1 <= number < 1 << 53:  # a count of steps
+        if type(number) is int and not at_start <= number < 1 << 53:  # a count of steps
             raise TypeError(f"optimizer.{name} is {number}")
         return number
     if (value.shape, value.dtype) != (theta.shape, theta.dtype) or type(at_start) is int:
@@ -62,14 +66,32 @@ def _require_same(model: Model, other: Model) -> None:
         raise TypeError(f"its network takes images of shape {model.net.input_shape}")
 
 
-def _checked_history(history: Any, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+def require_history(history: Any) -> None:
+    """Raise TypeError, ValueError or KeyError unless a training could have written this history."""
     require_plain(history)
-    so_far = [(epoch["epoch"], type(epoch["gradient_evaluations"]), type(epoch["seconds"])) for epoch in history]
-    if so_far != [(i + 1, int, float) for i in range(len(history))] or not 0 < len(history) <= epochs:
+    if [epoch["epoch"] for epoch in history] != list(range(1, len(history) + 1)):
         raise TypeError("the epochs of its history do not count from 1")
-    if diagnostics and not all(isinstance(epoch["diagnostics"], dict) for epoch in history):
+    for epoch in history:
+        for name, type_ in EPOCH.items():
+            require(f"{name} of epoch {epoch['epoch']}", epoch[name], type_)
+        require("test_error", epoch.get("test_error", 0.0), Fraction)
+
+
+def _checked_history(history: Any, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+    require_history(history)
+    if not 0 < len(history) <= epochs:
+        raise TypeError("the epochs of its history do not count from 1")
+    if diagnostics and not all(_are_diagnostics(epoch["diagnostics"]) for epoch in history):
         raise TypeError("its history has no diagnostics")
     return list(history)
+
+
+def _are_diagnostics(found: Any) -> bool:
+    """Whether these are numbers by name, and in "share" those of the layers."""
+    if not isinstance(found, dict) or not isinstance(shares := found.get("share", {}), dict):
+        return False
+    numbers = [number for name, number in found.items() if name != "share"]
+    return all(type(number) is float for number in (*numbers, *shares.values()))
 
 
 def _checked_path(arrays: dict[str, Array], epochs: int, theta: Array) -> list[Array]:
@@ -208,7 +230,7 @@ class Checkpoints(Checked):
                 for name, at_start in memory(state.optimizer).items()
             }
             moved = changes(about["environment"], environment())
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Damaged(f"{path} is not a checkpoint, or it is damaged ({reason(error)})") from error
         state.model.theta[:], state.model.stats[:] = model.theta, model.stats
         state.history[:], state.path[:] = history, thetas
