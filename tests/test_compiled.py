@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -103,3 +104,13 @@ def test_each_type_is_compiled_once_in_a_process(monkeypatch):
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)) * 2:
         compiled.compile_all(dtype)
     assert asked == [np.float32, np.float64]
+
+
+@jit
+def test_a_kernel_on_disk_is_out_of_date_when_any_file_of_kernels_changes():
+    """It may contain functions of other files, which Numba's own check does not see."""
+    stamps = [one.run._cache._cache_file._source_stamp for one in compiled._kernels]
+    here = Path(compiled.__file__)
+    assert stamps == [compiled._SOURCES] * len(stamps)
+    assert (here.name, here.stat().st_mtime, here.stat().st_size) in compiled._SOURCES
+    assert {"tile.py", "conv.py", "winograd.py"} <= {name for name, *_ in compiled._SOURCES}

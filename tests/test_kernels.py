@@ -406,6 +406,13 @@ def test_plain_sums_compute_every_convolution_if_asked():
 
 
 @TWINS
+def test_float32_takes_nothing_from_a_shift(twin):
+    """At 1e6 its numbers are 1/16 apart: rounded, a mean would be wrong by 3 % of these deviations from it."""
+    x, y = (10**6 + np.arange(4).reshape(4, 1)).astype(np.float32), np.full((4, 1), 10, np.float32)
+    np.testing.assert_allclose(twin.channel_sums(x, np.array([10**6 + 1.03]), y)[1], [10 * (6 - 4 * 1.03)], rtol=1e-6)
+
+
+@TWINS
 def test_relu_grad_is_zero_where_y_is_whatever_dy_is(twin):
     y, dy = np.array([0.0, 1.0, 0.0, 2.0, 0.0]), np.array([-3.0, 4.0, 0.0, -5.0, 7.0])
     np.testing.assert_array_equal(twin.relu_grad(y, dy, np.empty(5)), [0, 4, 0, -5, 0])

@@ -21,10 +21,7 @@ from minisam.cli.streams import Lasting
 from minisam.kernels import set_threads
 from minisam.training import Checkpoints, load_model, train
 from minisam.training.environment import environment
-from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain
-
-
-from minisam.training.files import TEMPORARY, replacing, require_writable
+from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain, require_writable
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
 

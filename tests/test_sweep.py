@@ -1,5 +1,6 @@
 """Many runs: the same numbers whoever computes them, nothing done twice, nothing lost with a worker."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -246,8 +247,11 @@ def test_what_a_kept_run_says_is_checked(tmp_path, dataset, change, capsys):
 
 @pytest.mark.parametrize("errors", [(0.0, 1.0), (1.0, 0.0)])
 def test_a_run_may_have_all_errors_or_none(dataset, expected, errors):
-    record = expected[0].record | dict(zip(("test_error", "train_error"), errors, strict=True))
-    require_outcome(Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum), expected[0]._replace(record=record))
+    record = copy.deepcopy(expected[0].record) | dict(zip(("test_error", "train_error"), errors, strict=True))
+    record["history"][-1]["test_error"] = errors[0]
+    predictions = ((dataset.y_test + round(errors[0])) % 10).astype(np.uint8)
+    outcome = expected[0]._replace(record=record, predictions=predictions)
+    require_outcome(Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum), outcome, dataset)
 
 
 def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):

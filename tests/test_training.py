@@ -207,7 +207,7 @@ def test_a_run_that_diverges_with_its_very_last_step_has_diverged_too(data):
 def test_epochs_and_steps_of_a_divergence_count_from_one(data, batch_size, when):
     config = Config(optimizer="gd", lr=1e40, schedule="constant", epochs=2, batch_size=batch_size)
     with pytest.raises(
-        Diverged, match=rf"^GD on mlp, seed 0: the loss became nan at {when}; lower --lr \(now 1e\+40\),"
+        Diverged, match=rf"^GD on mlp, seed 0: the loss became nan at {when}; lower --lr \(now 1e\+40\)$"
     ):
         train(config, data)
 
