@@ -76,6 +76,8 @@ def geometry(change):
         ("quick", asked(pairs=[["GD", "Adam"]] * 6000), "each pair of methods once, got 1 different ones in 6000"),
         ("quick", asked(pairs=[]), "expected pairs of methods to compare, got none"),
         ("quick", lambda results: results["runs"][0]["config"].update(batch_size=5000), "batch_size must be 1 to 4000"),
+        ("quick", asked(evaluate_every=-1), "evaluate_every must be an integer ≥ 0, got -1"),
+        ("quick", lambda results: results["dataset"].update(n_test=0), "n_test must be an integer ≥ 1, got 0"),
         ("quick", lambda results: results.pop("environment"), "no 'environment'"),
         ("quick", lambda results: results.update(environment=["numpy"]), "environment must be a record, got list"),
         ("quick", first_run(geometry=[1, 2]), "each geometry must have five eigenvalues"),

@@ -180,7 +180,8 @@ def test_a_bar_counts_gradients_of_all_runs_and_a_lone_run_is_silent(tmp_path, d
     run_all(CONFIGS, dataset, folder=tmp_path)
     out, err = capsys.readouterr()
     shown = re.findall(r"all runs: +(\d+)%\|.*?\| (\d+)/(\d+) \[.*?, (\d/\d) runs\]", err)
-    assert shown == [("75", "6", "8", "2/3"), ("100", "8", "8", "3/3")]  # SAM counts twice
+    assert ("75", "6", "8", "2/3") in shown  # SAM counts twice
+    assert shown[-1] == ("100", "8", "8", "3/3")
     assert out == ""
     task = Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum)
     work(task, dataset)
