@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -20,6 +21,7 @@ import minisam
 from minisam.cli import main
 from minisam.cli.streams import Lasting
 from minisam.kernels import set_threads
+from minisam.study.experiments import smoke
 from minisam.training import Checkpoints, load_model, train
 from minisam.training.environment import environment
 from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain, require_writable
@@ -194,11 +196,53 @@ def test_a_link_to_nowhere_is_not_replaced(capsys):
     assert Path("m.npz").is_symlink()
 
 
-def test_results_of_another_experiment_are_not_replaced(capsys):
+def tiny(n_test=20):
+    whole = smoke(n_train=64, epochs=1, seeds=1, n_test=n_test)
+    return replace(whole, arms=whole.arms[:2], pairs=((whole.arms[0].label, whole.arms[1].label),))
+
+
+def test_other_results_are_not_replaced(monkeypatch, capsys):
+    presets = {"quick": tiny, "smoke": tiny, "rho": tiny}
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", presets)
+    monkeypatch.setattr("minisam.cli.reproduce.FULL", ("rho",))
+
+    def reproduce(*words):
+        code = main(["reproduce", "--dataset", "synthetic", "--out", "out", "--jobs", "1", *words])
+        return last_line(capsys.readouterr().err) if code else None
+
+    assert reproduce() is None
+    assert reproduce() is None  # the same once more
+    before = {name: Path(name).read_bytes() for name in files("out")}
+    assert "out has other results (preset was quick, is smoke): choose another --out" in reproduce("--preset", "smoke")
+    assert "out has other results (seeds was 1, is 2)" in reproduce("--seeds", "2")
+    assert "out has other results than those of a study" in reproduce("--preset", "full")
+    with monkeypatch.context() as patch:
+        patch.setitem(presets, "quick", lambda: tiny(n_test=21))
+        assert "out has other results (images was " in reproduce()
+    assert {name: Path(name).read_bytes() for name in files("out")} == before
+    report = Path("study/report.html")  # of a study, which has its results elsewhere
+    report.parent.mkdir()
+    report.write_text("the whole study")
+    assert f"{report} is not of these results" in reproduce("--out", "study")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"config": {"preset": "quick"}}', '{"config": [], "dataset": {}}'])
+def test_results_of_others_are_not_replaced(text, capsys):
     Path("out").mkdir()
-    Path("out/results.json").write_text(json.dumps({"config": {"preset": "quick"}}))
-    assert main(["reproduce", "--dataset", "synthetic", "--preset", "smoke", "--out", "out"]) == 1
-    assert "out has the results of quick: choose another --out" in capsys.readouterr().err
+    Path("out/results.json").write_text(text)
+    assert main(["reproduce", "--dataset", "synthetic", "--out", "out"]) == 1
+    assert "results.json is not minisam's, or it is damaged: choose another --out" in last_line(capsys.readouterr().err)
+    assert Path("out/results.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_a_folder_in_the_way_is_noticed_before_the_first_run(name, preset, capsys, monkeypatch):
+    monkeypatch.setattr("minisam.cli.reproduce.FULL", ("rho",))
+    Path("out", name).mkdir(parents=True)
+    assert main(["reproduce", "--preset", preset, "--dataset", "synthetic", "--out", "out"]) == 1
+    assert "choose another --out" in last_line(capsys.readouterr().err)
+    assert not Path("out/runs").exists()
 
 
 @pytest.mark.parametrize("words", [["--optimizer", "looksam"], ["--optimizer", "sam", "--every", "3"]])

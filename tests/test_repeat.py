@@ -170,6 +170,19 @@ def test_of_many_differences_the_first_two_are_named():
         assert line == f"mlp, noise 0, GD, seed 2: weights was {weights}, is 9; test_error was {error}, is 9{end}"
 
 
+def test_numbers_that_a_repetition_lacks_are_different():
+    repeat = Repeat(KEPT["quick"], Experiment.of(KEPT["quick"]), "again")
+    after = copy.deepcopy(KEPT["quick"])
+    assert not repeat.differences(after)
+    del after["runs"][1]["geometry"]["trace"]
+    for epoch in after["runs"][2]["history"]:
+        epoch.pop("test_error", None)
+    first, second = repeat.differences(after)
+    assert "geometry's trace was " in first
+    assert ", is None" in first
+    assert "test_error of epoch" in second
+
+
 def test_a_baseline_without_errors_has_nothing_to_reduce():
     records = [run for run in KEPT["quick"]["runs"] if run["seed"] == 0 and run["noise"] == 0]
     wrong = np.array([[run["optimizer"] != "GD", True] for run in records])

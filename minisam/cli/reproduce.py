@@ -6,7 +6,7 @@ an interrupted command goes on where it was.
 """
 
 import argparse
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment
 from minisam.training.environment import changes
-from minisam.training.files import brief, parse_json, read_bytes, require_writable
+from minisam.training.files import parse_json, read_bytes, require_writable
 
 JOBS = 4  # at most, unless --jobs says otherwise
 
@@ -49,20 +49,23 @@ def run(args: argparse.Namespace) -> None:
         repeat.require_same_images(datasets[name])
     folder = args.out or Path("minisam-results") / ("full" if name == "full" else f"{datasets[name].name}-{name}")
     require_writable(folder)
-    _require_own_results(folder, name)
+    places = {part: folder / part if name == "full" else folder for part in parts}
+    for part, experiment in parts.items():
+        _require_own_results(places[part], part, experiment, datasets[part])
+    if name == "full" and ((folder / "results.json").exists() or (folder / "report.html").is_dir()):
+        raise FileExistsError(f"{folder} has other results than those of a study: choose another --out")
     if repeat and (folder / "results.json").exists():
         raise ValueError(f"{folder} already has results, which would only be read again: remove it, or choose --out")
     found = {}
     with ExitStack() as stack:
         jobs, executor = _jobs(), None
-        if args.dask:
+        if args.dask is not None:
             executor, jobs = stack.enter_context(dask_executor(args.dask))
         jobs = jobs if args.jobs is None else args.jobs
         how = {"jobs": jobs, "executor": executor, "folder": folder / "runs"}
         for part, experiment in parts.items():
             found[part], predictions = reproduce(experiment, datasets[part], part, **how)
-            where = folder / part if name == "full" else folder
-            report = write_report(where, found[part], predictions, datasets[part].y_test)
+            report = write_report(places[part], found[part], predictions, datasets[part].y_test)
             print(text_table(found[part]))
             print(f"\nReport with pictures: {report}")
     if name == "full":
@@ -71,13 +74,20 @@ def run(args: argparse.Namespace) -> None:
         _say_what_differs(repeat, found[name])
 
 
-def _require_own_results(folder: Path, name: str) -> None:
-    """Raise OSError if the folder has the results of another experiment, which would be replaced."""
-    if (file := folder / "results.json").exists():
-        with suppress(ValueError, KeyError, TypeError):  # damaged: there is nothing to keep
-            held = parse_json(read_bytes(file))["config"]["preset"]
-            if held != name:
-                raise FileExistsError(f"{folder} has the results of {brief(held)}: choose another --out")
+def _require_own_results(folder: Path, part: str, experiment: Experiment, dataset: Dataset) -> None:
+    """Raise OSError if something else would be replaced than earlier results of the same part, images and seeds."""
+    file, report = folder / "results.json", folder / "report.html"
+    if file.exists():
+        try:
+            found = parse_json(read_bytes(file))
+            held = found["config"] | {"images": found["dataset"]["checksum"]}
+        except (ValueError, LookupError, TypeError) as error:
+            raise FileExistsError(f"{file} is not minisam's, or it is damaged: choose another --out") from error
+        asked = {"preset": part, "seeds": len({run.config.seed for run in experiment.runs()})}
+        if different := changes(held, asked | {"images": dataset.checksum}):
+            raise FileExistsError(f"{folder} has other results ({'; '.join(different)}): choose another --out")
+    if report.is_dir() or (report.exists() and not file.exists()):
+        raise FileExistsError(f"{report} is not of these results: choose another --out")
 
 
 def _jobs() -> int:

@@ -110,7 +110,8 @@ class Repeat(NamedTuple):
         """A line for each run whose numbers, except times, are not the same to the last bit."""
         lines = []
         for old, new in zip(self.before["runs"], after["runs"], strict=True):
-            if found := changes(_timeless(old), _timeless(new)):
+            numbers = _timeless(old)
+            if found := changes(numbers, dict.fromkeys(numbers) | _timeless(new)):  # also those that are missing now
                 where = f"{new['model']}, noise {new['noise']:g}, {new['optimizer']}, seed {new['seed']}"
                 more = f"; and {len(found) - 2} more" if len(found) > 2 else ""
                 lines.append(f"{where}: {'; '.join(found[:2])}{more}")
