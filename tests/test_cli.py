@@ -285,6 +285,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("train --threads 0", "threads must be an integer ≥ 1, got 0"),
         ("train --dataset synthetic --lr 1e9 --optimizer gd", "the loss became .* lower --lr"),
         ("reproduce --seeds 0", "seeds must be an integer ≥ 1, got 0"),
+        ("reproduce --dataset synthetic --dask=", "missing port number"),
         ("reproduce --jobs 0", "jobs must be an integer ≥ 1, got 0"),
         ("reproduce --out file/sub", "file/sub"),
         ("reproduce --preset cifar100 --dataset cifar10", "cifar100 needs cifar100, got --dataset cifar10"),
@@ -351,6 +352,9 @@ def test_every_member_trains_with_diagnostics(tmp_path, archive, optimizer, caps
         ("--optimizer asam --p inf", "p is for sam, gsam, looksam, got optimizer asam"),
         ("--optimizer sam --p 0.5", "p must be a number ≥ 1, or infinity, got 0.5"),
         ("--optimizer friendly-sam --ascent-steps 2", "ascent_steps is for .*, got optimizer friendly-sam"),
+        ("--optimizer adam --momentum 0.5", "momentum is for momentum, got base adam"),
+        ("--optimizer sam --base gd --nesterov", "nesterov is for momentum, got base gd"),
+        ("--schedule constant --warmup 1", "warmup is for cosine, got schedule constant"),
         ("--optimizer looksam --m 8", "m is for .*, got optimizer looksam"),
     ],
 )

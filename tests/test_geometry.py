@@ -142,7 +142,8 @@ def test_landscapes_are_kept_and_continued(trained, along, capsys, monkeypatch):
     capsys.readouterr()
     other = str(trained / "momentum.npz")
     assert main([*words[:1], other, *words[2:]]) == 1
-    assert "holds another landscape" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert ("has the path of another training" if along == "path" else "holds another landscape") in err
 
 
 def test_a_line_between_two_solutions(trained, capsys):
@@ -226,7 +227,14 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
         ("landscape vgg.npz {sam} --line --points 0", "points must be"),
         ("landscape vgg.npz vgg2.npz", "between networks with BatchNorm there are no running statistics"),
-        ("landscape {sam} --points 0", "points must be an integer ≥ 1"),
+        ("landscape {sam} --points 0", "points must be an integer ≥ 2"),
+        ("landscape {sam} --points 1", "points must be an integer ≥ 2, got 1"),
+        ("landscape {sam} vgg.npz --along random", "--along would change nothing"),
+        ("landscape {sam} vgg.npz --radius 1", "--radius would change nothing"),
+        ("landscape {sam} vgg.npz --path {short}", "--path would change nothing"),
+        ("landscape {sam} --path {short}", "--path would change nothing"),
+        ("landscape {sam} --along path --path {short} --radius 1", "--radius would change nothing"),
+        ("landscape {sam} --along path --path other.npz", "other.npz has the path of another training: .*sam.npz is"),
         ("sharpness {sam} --eta -1", "eta must be a finite number above 0, got -1"),
         ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network, or --line"),
     ],
@@ -236,8 +244,9 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     Path("text.npz").write_text("not arrays")
     np.savez("short.npz", thetas=np.zeros((3, 5), np.float32))
     model = load_model(trained / "sam.npz")
+    np.savez("other.npz", thetas=np.zeros((3, len(model.theta)), np.float32))
     np.savez("names.npz", thetas=np.full((3, len(model.theta)), "a"))
-    np.savez("nan.npz", thetas=np.full((3, len(model.theta)), np.nan, np.float32))
+    np.savez("nan.npz", thetas=np.stack([np.full_like(model.theta, np.nan), model.theta]))
     vgg = build("vgg", (32, 32, 3), 10)
     parts = {"net": vgg, "theta": vgg.init(np.random.default_rng(0)), "stats": vgg.init_stats()}
     for file in ("vgg.npz", "vgg2.npz"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minisam.analysis.landscape import line
-from minisam.checks import Array, Count, Positive, require
+from minisam.checks import Array, Positive, require
 from minisam.cli.options import Commands, add_command, add_examination, load_models
 from minisam.data import Dataset
 from minisam.objective import Objective
@@ -33,19 +33,22 @@ def add(commands: Commands) -> None:
     text = "one (a plane), two (the line between them), any number with --line"
     parser.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help=text)
     parser.add_argument("--line", action="store_true", help="around each model, along the first direction only")
-    parser.add_argument("--along", choices=geometry.KINDS, default="random", help="directions to draw along (random)")
+    parser.add_argument("--along", choices=geometry.KINDS, help="directions to draw along (random)")
     text = "saved by `minisam train --path`, for --along path"
     parser.add_argument("--path", type=Path, metavar="FILE.npz", help=text)
     parser.add_argument("--points", type=int, default=51, metavar="INT", help="points in each direction (51)")
     text = "in lengths of the directions (1; for --along path it is set by the path)"
-    parser.add_argument("--radius", type=float, default=1.0, metavar="FLOAT", help=text)
+    parser.add_argument("--radius", type=float, metavar="FLOAT", help=text)
     add_examination(parser, "landscape")
 
 
 def run(args: argparse.Namespace) -> None:
     """Draw the kind of picture that was asked for."""
-    require("points", args.points, Count)
-    require("radius", args.radius, Positive)
+    if args.points < 2:
+        raise ValueError(f"points must be an integer ≥ 2, got {args.points}")
+    require("radius", args.radius, Positive | None)
+    _require_used(args)
+    args.along, args.radius = args.along or "random", args.radius or 1.0
     loaded, dataset = load_models(args)
     shapes = {model.theta.shape for model in loaded.values()}
     if not args.line and (len(args.models) > 2 or len(shapes) > 1):
@@ -61,6 +64,14 @@ def run(args: argparse.Namespace) -> None:
         _plane(args, models, dataset)
     else:
         _line_between(args, models, dataset)
+
+
+def _require_used(args: argparse.Namespace) -> None:
+    """Raise ValueError if an option that was given would change nothing."""
+    between = len(args.models) > 1 and not args.line
+    for name in ("along", "radius", "path") if between else ("radius" if args.along == "path" else "path",):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} would change nothing in this picture: leave it out")
 
 
 def _line_around_each(args: argparse.Namespace, models: Models, dataset: Dataset) -> None:
@@ -79,6 +90,8 @@ def _plane(args: argparse.Namespace, models: Models, dataset: Dataset) -> None:
 
     ((model, loss),) = models.values()
     path = None if args.path is None else geometry.load_arrays(args.path, "thetas")["thetas"]
+    if path is not None and path.shape[1:] == model.theta.shape and not (path == model.theta).all(axis=1).any():
+        raise ValueError(f"{args.path} has the path of another training: {args.models[0]} is not on it")
     file = args.out / f"landscape-{args.along}.npz"  # written row by row
     found = geometry.landscape(model, loss, args.along, args.points, args.radius, file, path)
     figure = geometry_plots.landscape(found, args.along, f"{model.config.label} on {dataset.name}")

@@ -6,7 +6,6 @@ same experiment, even if one has the full archive and the other a subset.
 """
 
 import hashlib
-import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,7 +45,7 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         if not all(type(name) is str for name in self.classes):
-            raise TypeError(f"classes must be names, got {reprlib.repr(self.classes)}")
+            raise TypeError(f"classes must be names, got {self.classes}")
         for part in ("train", "test"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             require_array(f"x_{part}", x)

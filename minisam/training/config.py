@@ -21,7 +21,7 @@ DEFAULT_LR = {"gd": 0.1, "momentum": 0.01, "adam": 0.001}
 
 
 def _option(default: Any, text: str, choices: Iterable[str] = (), only: Iterable[str] = ()) -> Any:
-    """A field with its help text for `minisam train --help`, its choices, and the optimizers it is for."""
+    """A field with its help text for `minisam train --help`, its choices, and the optimizers or schedules it is for."""
     suffix = f" [{', '.join(only)}]" if only else ""
     return field(default=default, metadata={"help": text + suffix, "choices": tuple(choices), "only": tuple(only)})
 
@@ -64,15 +64,15 @@ class Config(Checked):
     ascent_steps: Count = _option(1, "climb in K steps of rho / K", only=("sam", "asam", "gsam", "random-sam"))
     m: Natural = _option(0, "m-SAM: every m images climb separately (0: all together)", only=MICRO)
     clip: NonNegative = _option(0.0, "clip the gradient that is followed to this length (0: never)")
-    momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1")
-    nesterov: bool = _option(False, "Nesterov's momentum")
+    momentum: BelowOne = _option(0.9, "momentum's decay factor, 0 to 1", only=("momentum",))
+    nesterov: bool = _option(False, "Nesterov's momentum", only=("momentum",))
     weight_decay: NonNegative = _option(5e-4, "in the gradient (gd, momentum) or decoupled (adam)")
     decay: str = _option("at-theta", "weight decay at θ, or in the loss of both passes", ("at-theta", "in-loss"))
     epochs: Count = _option(20, "passes over the training images")
     batch_size: Count = _option(64, "images in a minibatch")
     micro_batch: Natural = _option(0, "accumulate the gradient over micro-batches of this many images")
     schedule: str = _option("cosine", "schedule of the learning rate", SCHEDULES)
-    warmup: Natural = _option(0, "epochs of linear warm-up (cosine)")
+    warmup: Natural = _option(0, "epochs of linear warm-up", only=("cosine",))
     label_smoothing: BelowOne = _option(0.0, "mass spread over all classes, 0 to 1")
     l1: NonNegative = _option(0.0, "coefficient of an L1 penalty inside the loss")
     l2: NonNegative = _option(0.0, "coefficient of ½‖θ‖² inside the loss (both passes of SAM see it)")
@@ -85,8 +85,11 @@ class Config(Checked):
             known, got = option.metadata["choices"], getattr(self, option.name)
             if known and got not in known:
                 raise ValueError(f"unknown {option.name} {reprlib.repr(got)}, expected one of {', '.join(known)}")
-            if (only := option.metadata["only"]) and self.optimizer not in only and got != option.default:
-                raise ValueError(f"{option.name} is for {', '.join(only)}, got optimizer {self.optimizer}")
+            if (only := option.metadata["only"]) and got != option.default:
+                what = "schedule" if only[0] in SCHEDULES else "base" if only[0] in BASES else "optimizer"
+                chosen = self.stepper if what == "base" else getattr(self, what)
+                if chosen not in only:
+                    raise ValueError(f"{option.name} is for {', '.join(only)}, got {what} {chosen}")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])
         super().__post_init__()
