@@ -196,11 +196,16 @@ def test_reproduce_from_says_what_differs(tmp_path, archive, monkeypatch, capsys
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     again = ["reproduce", "--from", "out/results.json", "--jobs", "1"]
     assert main(again) == 0
-    assert capsys.readouterr().out.endswith("\nAll 3 runs gave the same numbers, to the last bit.\n")
+    out = capsys.readouterr().out
+    assert out.endswith("\nAll 3 runs gave the same numbers, to the last bit.\n")
+    assert "was read, not repeated" not in out
     folder = Path("minisam-results") / "cifar10-smoke-again"
     assert (folder / "report.html").exists()
     assert main(again) == 1
     assert f"{folder} already has results, which would only be read again" in capsys.readouterr().err
+    (folder / "results.json").unlink()  # as if it had been interrupted just before the end
+    assert main(again) == 0
+    assert f"What was in {folder / 'runs'} before, of an interrupted repetition, was read" in capsys.readouterr().out
 
     results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
     results["runs"][0]["weights"] = "0" * 64

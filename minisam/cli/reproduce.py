@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
         raise FileExistsError(f"{folder} has other results than those of a study: choose another --out")
     if repeat and (folder / "results.json").exists():
         raise ValueError(f"{folder} already has results, which would only be read again: remove it, or choose --out")
+    had = any((folder / "runs").glob("*.npz"))
     found = {}
     with ExitStack() as stack:
         jobs, executor = _jobs(), None
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     if name == "full":
         print(f"\n{markdown(main_table(found))}\n\nThe whole study: {write_study(folder, found)}")
     if repeat:
+        if had:
+            print(f"\nWhat was in {folder / 'runs'} before, of an interrupted repetition, was read, not repeated.")
         _say_what_differs(repeat, found[name])
 
 

@@ -20,13 +20,7 @@ from minisam.data.records import Labels, binary_records, class_names, pickle_rec
 
 LARGEST = 1 << 28  # bytes that all files may claim to have; the official ones have 185 MB
 MOST_MEMBERS = 100  # of an archive; the official ones have nine
-EXTENDED = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+EXTENDED = b"xgXLK"  # the types of headers that say more about the next member
 
 
 class Layout(NamedTuple):

@@ -25,10 +25,9 @@ from minisam.training.environment import changes, environment
 from minisam.training.files import Damaged, delete_leftovers, locked, reason, require_no_link, require_plain
 from minisam.training.model import Foreign, Model, read, write
 
-EPOCH: dict[str, Any] = {  # what the history of a training has for every epoch, besides what was asked for
-    "epoch": Count, "gradient_evaluations": Natural, "lr": NonNegative, "seconds": NonNegative, "loss": NonNegative,
-    "accuracy": Fraction,
-}  # fmt: skip
+# what the history of a training has for every epoch, besides what was asked for
+EPOCH: dict[str, Any] = dict.fromkeys(("epoch", "gradient_evaluations"), Natural)
+EPOCH |= dict.fromkeys(("lr", "seconds", "loss", "accuracy"), NonNegative)
 NOTHING = np.zeros(0)  # stands for None: a vector that an optimizer does not have yet
 
 
