@@ -98,6 +98,15 @@ def test_the_printed_table_has_every_number_in_its_row(eta, ball):
     ]
 
 
+def test_a_files_name_is_one_line_of_the_table():
+    """Otherwise a name could add lines of its own to the results."""
+    found = {"eigenvalues": [2.0, 1.0], "trace error": 0.0, "worst": [1.0], "random": [1.0], "eta": None}
+    found |= dict.fromkeys(("loss", "gradient norm", "rho", "trace", "one step"), 1.0)
+    plain, forged = (text_table({name: found}) for name in ("sam", "sam\nloss, nats   0"))
+    assert forged.count("\n") == plain.count("\n")
+    assert "sam loss, nats 0" in forged.splitlines()[0]
+
+
 def test_the_loss_is_evaluations_whatever_fits_in_memory(monkeypatch):
     monkeypatch.setattr("minisam.study.geometry.BATCH", 20)
     net, data = build("vgg", (32, 32, 3), 10), Prepared.of(few_images().first(30))

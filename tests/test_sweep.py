@@ -223,6 +223,11 @@ def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted)
         lambda record: record["history"][0].pop("loss"),
         lambda record: record["history"][0].update(loss="low"),
         lambda record: record["history"][-1].update(test_error=7.0),
+        lambda record: record["history"][-1].pop("test_error"),
+        lambda record: record["history"][0].update(test_error=0.5),  # nobody asked for it
+        lambda record: record["config"].pop("rho"),
+        lambda record: record["config"].update(lr=None),
+        lambda record: record["geometry"].update(trace=1.7e308),
         lambda record: record["geometry"]["eigenvalues"].__setitem__(4, 0.0),
         lambda record: record["geometry"].update(eigenvalues=[1e308, 1.0, 1.0, 1.0, 5e-324]),
         lambda record: [record.pop(key) for key in (*NUMBERS, "weights", "geometry")] and record.update(diverged="no"),

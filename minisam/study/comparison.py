@@ -21,7 +21,6 @@ from minisam.study.kinds import Comparison, require_name
 from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
 from minisam.study.sweep import run_all
 from minisam.study.tasks import Outcome, require_numbers
-from minisam.training.config import Config
 from minisam.training.environment import changes, together
 from minisam.training.files import Damaged, parse_json, read_bytes, reason
 from minisam.training.loop import Diverged
@@ -90,7 +89,7 @@ class Repeat(NamedTuple):
             before = parse_json(raw)
             repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
             for run in before["runs"]:
-                require_numbers(run, Config.of(run["config"]).epochs)
+                require_numbers(run)
                 require_geometry(run["geometry"])
             if not isinstance(before["environment"], dict):
                 raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")

@@ -76,14 +76,18 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
     require_plain(record)
     json.dumps(record, allow_nan=False)
     found = set(record) - {"config", "environment"}
-    if Config.of(record["config"]) != task.config or not isinstance(record["environment"], dict):
+    if record["config"] != task.config.record() or not isinstance(record["environment"], dict):
         raise ValueError("another config, or no environment")
     where = f"{task.config.label} on {task.config.model}, seed {task.config.seed}: "
     if found == {"diverged"} and str(outcome.diverged).startswith(where):  # it is shown as a reason
         return
     if found != {*NUMBERS, "weights", "geometry"} or type(record["weights"]) is not str:
         raise ValueError(f"it has {', '.join(sorted(found))}")
-    require_numbers(record, task.config.epochs)
+    require_numbers(record)
+    every, epochs = task.evaluate_every, task.config.epochs
+    looks = [n == epochs or (every > 0 and n % every == 0) for n in range(1, epochs + 1)]
+    if ["test_error" in epoch for epoch in record["history"]] != looks:
+        raise ValueError("a history of other epochs, or with the test error of others")
     if predictions.shape != (task.n_test,) or predictions.dtype.kind != "u":
         raise ValueError(f"predictions {predictions.dtype} of shape {predictions.shape}")
     if predictions.max() >= len(dataset.classes) or np.mean(predictions != dataset.y_test) != record["test_error"]:
@@ -94,15 +98,13 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
         raise ValueError("geometry that was not asked for")
 
 
-def require_numbers(record: dict[str, Any], epochs: int) -> None:
-    """Raise ValueError, TypeError or KeyError unless a run of so many epochs could have these numbers."""
+def require_numbers(record: dict[str, Any]) -> None:
+    """Raise ValueError, TypeError or KeyError unless a run could have these numbers."""
     for name in ("test_error", "train_error"):
         require(name, record[name], Fraction)
     require("gradient_evaluations", record["gradient_evaluations"], Natural)
     require("seconds", record["seconds"], NonNegative)
     require_history(record["history"])
-    if len(record["history"]) != epochs:
-        raise ValueError(f"its history has {len(record['history'])} epochs instead of {epochs}")
 
 
 _prepared: dict[str, Prepared] = {}  # the data of this process, by checksum

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,8 @@ def _checked_path(arrays: dict[str, Array], epochs: int, theta: Array) -> list[A
 
 def _free(name: str) -> Path:
     """A path that is not in use: this name, or the same with a number."""
-    names = chain([name], (f"{name}-{i}" for i in count(2)))
-    return Path(next(one for one in names if not os.path.lexists(one)))
+    paths = (Path(name if i == 1 else f"{name}-{i}") for i in count(1))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 @dataclass(frozen=True)
