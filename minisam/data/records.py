@@ -13,7 +13,7 @@ import numpy as np
 
 PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
 LONGEST = 100  # letters in the name of a class
-MOST = 1 << 20  # operations in a pickle; the official ones have at most 350,000
+MOST = 1 << 20  # operations in a pickle; the largest official one has about 200,000
 
 
 class Labels(NamedTuple):

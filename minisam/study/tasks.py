@@ -84,6 +84,7 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
     if found != {*NUMBERS, "weights", "geometry"} or type(record["weights"]) is not str:
         raise ValueError(f"it has {', '.join(sorted(found))}")
     require_numbers(record)
+    require("seconds", record["seconds"], NonNegative)
     every, epochs = task.evaluate_every, task.config.epochs
     looks = [n == epochs or (every > 0 and n % every == 0) for n in range(1, epochs + 1)]
     if ["test_error" in epoch for epoch in record["history"]] != looks:
@@ -99,11 +100,10 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
 
 
 def require_numbers(record: dict[str, Any]) -> None:
-    """Raise ValueError, TypeError or KeyError unless a run could have these numbers."""
+    """Raise ValueError, TypeError or KeyError unless a run could have these numbers (besides times)."""
     for name in ("test_error", "train_error"):
         require(name, record[name], Fraction)
     require("gradient_evaluations", record["gradient_evaluations"], Natural)
-    require("seconds", record["seconds"], NonNegative)
     require_history(record["history"])
 
 
