@@ -24,7 +24,7 @@ from minisam.kernels import set_threads
 from minisam.study.experiments import smoke
 from minisam.training import Checkpoints, load_model, train
 from minisam.training.environment import environment
-from minisam.training.files import TEMPORARY, brief, read_bytes, replacing, require_plain, require_writable
+from minisam.training.files import TEMPORARY, brief, read_arrays, read_bytes, replacing, require_plain, require_writable
 
 TRAIN = ["train", "--dataset", "synthetic", "--n-train", "64", "--epochs", "2", "--optimizer", "sam"]
 
@@ -495,6 +495,18 @@ def test_temporary_names_cannot_be_foreseen(tmp_path):
         with replacing(tmp_path / "m.npz"):
             names |= {path.name for path in tmp_path.iterdir()}
     assert len(names - {"m.npz"}) == 3
+
+
+def test_no_python_runs_where_ctrl_c_would_be_lost():
+    np.savez("m.npz", x=np.ones(3))
+    called = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        read_arrays(Path("m.npz"))
+    finally:
+        sys.setprofile(None)
+    assert "close" in called
+    assert "__del__" not in called
 
 
 def test_what_is_no_file_is_not_read(capsys):

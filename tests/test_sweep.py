@@ -90,6 +90,15 @@ def test_an_error_ends_what_workers_are_doing():
     assert [worker.is_alive() for worker in workers] == [False]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such mask")
+def test_workers_are_deaf_to_ctrl_c_before_they_can_say_so():
+    with local_pool(2) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(timeout=60)
+        assert len(pool._processes) == 2
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_any_executor_will_do(dataset):
     alone = run_all(CONFIGS[:2], dataset, images=8)
     with ThreadPoolExecutor(2) as pool:

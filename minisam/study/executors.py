@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -27,6 +27,8 @@ def local_pool(jobs: int) -> Iterator[Executor]:
             (max(1, get_threads() // jobs),),
         )
         try:
+            with _no_interrupts():
+                wait([pool.submit(int) for _ in range(jobs)])  # each starts a process
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -35,6 +37,17 @@ def local_pool(jobs: int) -> Iterator[Executor]:
             raise
         finally:
             pool.shutdown()  # and wait, so that its semaphores are returned
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """New processes are deaf to Ctrl-C, the parent's business; it waits meanwhile. Windows has no such mask."""
+    mask = getattr(signal, "pthread_sigmask", lambda *_: None)
+    mask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        mask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 @contextmanager

@@ -160,6 +160,12 @@ def read_bytes(path: Path) -> bytes:
         return file.read(about.st_size)
 
 
+class _Archive(zipfile.ZipFile):
+    """Closed by `with`. ZipFile's own __del__ runs where a KeyboardInterrupt is printed, and lost; this one is in C."""
+
+    __del__ = object.__init__
+
+
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file. Memory is bounded by the file's size, whatever it claims; nothing is unpickled.
 
@@ -169,7 +175,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """
     raw = read_bytes(path)
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with _Archive(io.BytesIO(raw)) as archive:
             members = archive.infolist()
             if any(member.compress_type for member in members):
                 held = brief(", ".join(member.filename.removesuffix(".npy") for member in members))
