@@ -72,7 +72,7 @@ def _allows(type_: Any, value: Any) -> bool:
     if metadata := getattr(type_, "__metadata__", ()):
         allowed = metadata[0]
         return isinstance(value, allowed.kind) and not isinstance(value, bool) and allowed.holds(value)
-    return callable(value)  # a schedule, which checks its own values
+    return callable(value) and not isinstance(value, type)  # a schedule, which checks its own values
 
 
 def require_array(name: str, value: Any) -> None:

@@ -220,7 +220,8 @@ def test_search_order(tmp_path, monkeypatch):
     monkeypatch.setenv("MINISAM_DATA", str(tmp_path))  # a folder without images
     assert len(load_cifar("cifar10").y_train) == sizes["cache"]
     assert find_cifar("cifar10") == tmp_path / "cache" / "cifar-10-batches-bin"
-    assert find_cifar("cifar10", tmp_path / "missing") is None
+    (tmp_path / "empty").mkdir()
+    assert find_cifar("cifar10", tmp_path / "empty") is None
 
 
 def test_a_place_that_was_named_is_not_passed_over_in_silence(tmp_path, monkeypatch):
@@ -231,6 +232,10 @@ def test_a_place_that_was_named_is_not_passed_over_in_silence(tmp_path, monkeypa
     for use in (load, lambda: load("cifar10"), lambda: list(available())):
         with pytest.raises(FileNotFoundError, match=r"MINISAM_DATA names .*missing, which is not there: correct it"):
             use()
+    with pytest.raises(FileNotFoundError, match=r"data_dir names .*nowhere, which is not there"):
+        list(available(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"cifar100-coarse \(or synthetic, in load\), got 'mnist'"):
+        load("mnist", tmp_path)
     assert load("synthetic").synthetic
     assert load("cifar10", tmp_path / "cache").name == "cifar10"
     monkeypatch.setenv("MINISAM_DATA", str(tmp_path))  # there, but without images

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from strategies import dtypes
 
 from minisam.data import Normalisation, synthetic
-from minisam.nn import BatchLoss, BatchNorm, Linear, Sequential, SoftmaxCrossEntropy, build
+from minisam.nn import BatchLoss, BatchNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, build
 from minisam.nn.models import MODELS
 from minisam.objective import Evaluation
+from minisam.optim import GD, SAM, Ball, Cosine, Momentum
 from minisam.rng import Stream, keyed_rng
 from minisam.training import Config, Diverged, Prepared, train
 from minisam.training.config import FAMILY, make_optimizer
@@ -155,3 +156,17 @@ def test_an_lr_or_rho_that_diverges_ends_with_advice(name, option):
     config = Config(optimizer=name, epochs=3, batch_size=10, **{option: 1e18})
     with pytest.raises(Diverged, match=r"the loss became (nan|inf) at epoch \d, step \d+; lower --lr .* or --rho"):
         train(config, data)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SAM(GD(0.1), 0.05, ascent="ball"),
+        lambda: SAM(GD(0.1), 0.05, ascent=Ball),
+        lambda: Momentum(Cosine),
+        lambda: Sequential([Linear(3, 4), ReLU], input_shape=(3,)),
+    ],
+)
+def test_a_class_is_no_instance_and_a_name_no_function(make):
+    with pytest.raises(ValueError, match=r"(ascent|lr|a layer) must be .*, got "):
+        make()

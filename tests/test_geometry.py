@@ -245,7 +245,8 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --along path --path {short} --radius 1", "--radius would change nothing"),
         ("landscape {sam} --along path --path other.npz", "other.npz has the path of another training: .*sam.npz is"),
         ("sharpness {sam} --eta -1", "eta must be a finite number above 0, got -1"),
-        ("landscape {sam} {sam} {sam}", "expected one model, or two of the same network, or --line"),
+        ("sharpness {sam} {sam}", "expected different models, got .*sam.npz, .*sam.npz"),
+        ("landscape {sam} vgg.npz vgg2.npz", "expected one model, or two of the same network, or --line"),
     ],
 )
 def test_bad_input_is_one_line(trained, words, message, capsys):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from minisam.cli.options import Commands, add_command
+from minisam.cli.options import Commands, add_command, place
 from minisam.data import available
 from minisam.data.download import ARCHIVES, fetch
 
@@ -10,7 +10,7 @@ from minisam.data.download import ARCHIVES, fetch
 def add(commands: Commands) -> None:
     """Declare the command and its options."""
     parser = add_command(commands, "data", "List the data sets that are found; fetch one.", run, uses_images=False)
-    parser.add_argument("--data-dir", metavar="DIR", help="folder to search (default: MINISAM_DATA, cache)")
+    parser.add_argument("--data-dir", type=place, metavar="DIR", help="folder to search (default: MINISAM_DATA, cache)")
     parser.add_argument("--fetch", type=str.lower, choices=tuple(ARCHIVES), help="download it into the cache")
 
 

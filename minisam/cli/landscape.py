@@ -6,14 +6,13 @@ are kept beside each picture; a plane is kept row by row, and an interrupted one
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minisam.analysis.landscape import line
 from minisam.checks import Array, Positive, require
-from minisam.cli.options import Commands, add_command, add_examination, load_models
+from minisam.cli.options import Commands, add_command, add_examination, load_models, place
 from minisam.data import Dataset
 from minisam.objective import Objective
 from minisam.study import geometry
@@ -31,11 +30,11 @@ def add(commands: Commands) -> None:
     text = "Draw the loss around trained weights, or between two solutions."
     parser = add_command(commands, "landscape", text, run)
     text = "one (a plane), two (the line between them), any number with --line"
-    parser.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help=text)
+    parser.add_argument("models", type=place, nargs="+", metavar="FILE.npz", help=text)
     parser.add_argument("--line", action="store_true", help="around each model, along the first direction only")
     parser.add_argument("--along", choices=geometry.KINDS, help="directions to draw along (random)")
     text = "saved by `minisam train --path`, for --along path"
-    parser.add_argument("--path", type=Path, metavar="FILE.npz", help=text)
+    parser.add_argument("--path", type=place, metavar="FILE.npz", help=text)
     parser.add_argument("--points", type=int, default=51, metavar="INT", help="points in each direction (51)")
     text = "in lengths of the directions (1; for --along path it is set by the path)"
     parser.add_argument("--radius", type=float, metavar="FLOAT", help=text)

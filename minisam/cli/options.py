@@ -6,6 +6,7 @@ they use CIFAR-10 if it is found, otherwise synthetic images, with a warning. `m
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,12 @@ from minisam.data.shapes import WARNING
 from minisam.kernels import get_threads
 from minisam.training import Model, load_model
 from minisam.training.files import require_writable
+
+
+def place(text: str) -> Path:
+    """The path that an option names: of --save=~/m.npz a shell leaves the ~."""
+    return Path(os.path.expanduser(text))
+
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns
 
@@ -28,7 +35,8 @@ def add_command(
     if uses_images:
         text = "default: cifar10 if found, otherwise synthetic"
         parser.add_argument("--dataset", type=str.lower, choices=DATASETS, help=text)
-        parser.add_argument("--data-dir", metavar="DIR", help="folder with CIFAR (default: MINISAM_DATA, cache)")
+        text = "folder with CIFAR (default: MINISAM_DATA, cache)"
+        parser.add_argument("--data-dir", type=place, metavar="DIR", help=text)
     parser.set_defaults(run=run)
     return parser
 
@@ -45,7 +53,7 @@ def add_examination(parser: argparse.ArgumentParser, folder: str) -> None:
     """--images and --out, for commands that examine trained models."""
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="training images to average over (1000)")
     text, default = f"default: minisam-results/{folder}", Path("minisam-results") / folder
-    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=text)
+    parser.add_argument("--out", type=place, default=default, metavar="DIR", help=text)
 
 
 def load_models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
@@ -57,6 +65,8 @@ def load_models(args: argparse.Namespace) -> tuple[dict[str, Model], Dataset]:
     names = [path.stem for path in args.models]
     if len(set(names)) < len(names):
         names = [str(path) for path in args.models]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected different models, got {', '.join(names)}")
     models = {name: load_model(path) for name, path in zip(names, args.models, strict=True)}
     for model in models.values():
         model.require_classes(dataset)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minisam.checks import Count, require
-from minisam.cli.options import Commands, add_command, load_images
+from minisam.cli.options import Commands, add_command, load_images, place
 from minisam.data import Dataset, load
 from minisam.kernels.threads import available_cores
 from minisam.study.comparison import Repeat, reproduce
@@ -29,9 +29,9 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "reproduce", "Compare SAM with Momentum, Adam and GD; write a report.", run)
     parser.add_argument("--preset", choices=(*PRESETS, "full"), help="which comparison (quick)")
     text = "repeat the runs of this file, and report any difference"
-    parser.add_argument("--from", type=Path, dest="before", metavar="results.json", help=text)
+    parser.add_argument("--from", type=place, dest="before", metavar="results.json", help=text)
     text = "default: minisam-results/…; an interrupted comparison continues from its folder"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--out", type=place, metavar="DIR", help=text)
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each kind (default: the preset's)")
     text = f"runs at a time (here: {_jobs()}, one per core but at most {JOBS}; with --dask one per worker thread)"
     parser.add_argument("--jobs", type=int, metavar="N", help=text)

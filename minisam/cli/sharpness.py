@@ -6,17 +6,16 @@ eigenvalues go to sharpness.json and sharpness.png.
 """
 
 import argparse
-from pathlib import Path
 
 from minisam.checks import Positive, require
-from minisam.cli.options import Commands, add_command, add_examination, load_models
+from minisam.cli.options import Commands, add_command, add_examination, load_models, place
 from minisam.study import geometry
 
 
 def add(commands: Commands) -> None:
     """Declare the command and its options."""
     parser = add_command(commands, "sharpness", "Measure the loss's curvature and sharpness at trained weights.", run)
-    parser.add_argument("models", type=Path, nargs="+", metavar="FILE.npz", help="saved by `minisam train --save`")
+    parser.add_argument("models", type=place, nargs="+", metavar="FILE.npz", help="saved by `minisam train --save`")
     parser.add_argument("--rho", type=float, default=0.05, metavar="FLOAT", help="radius of the ball (0.05)")
     parser.add_argument("--eta", type=float, metavar="FLOAT", help="use ASAM's ball, relative to the weights")
     parser.add_argument("--k", type=int, default=5, metavar="INT", help="number of leading eigenvalues (5)")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from minisam.checks import NonNegative, Positive, require
-from minisam.cli.options import Commands, add_command
+from minisam.cli.options import Commands, add_command, place
 from minisam.training.files import replacing, require_writable
 
 
@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
     """Declare the command and its options."""
     parser = add_command(commands, "toy", "Draw optimizers on surfaces of two parameters.", run, uses_images=False)
     default = Path("minisam-results/toy")
-    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=f"folder of the pictures ({default})")
+    parser.add_argument("--out", type=place, default=default, metavar="DIR", help=f"folder of the pictures ({default})")
     text = "learning rate of GD and of SAM between a sharp and a flat minimum (0.004)"
     parser.add_argument("--lr", type=float, default=0.004, metavar="FLOAT", help=text)
     text = "SAM's radius there (0.8, of a distance of 2 between the minima)"

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from minisam.checks import Count, require
-from minisam.cli.options import Commands, add_command, load_images
+from minisam.cli.options import Commands, add_command, load_images, place
 from minisam.training import Checkpoints, Config, Diverged, Model, Prepared, network, save_model, train
 from minisam.training.files import replacing, require_writable, write_arrays
 
@@ -40,14 +40,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--n-train", type=int, metavar="N", help="use the first N training images")
     kept = parser.add_argument_group("what is kept")
     text = "the trained model (default: minisam-results/models/…)"
-    kept.add_argument("--save", type=Path, metavar="FILE.npz", help=text)
+    kept.add_argument("--save", type=place, metavar="FILE.npz", help=text)
     kept.add_argument("--overwrite", action="store_true", help="replace files that exist")
     text = f"epochs between checkpoints, in a folder beside the model (default: {CHECKPOINTS} in all)"
     kept.add_argument("--save-every", type=int, metavar="EPOCHS", help=text)
     kept.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
-    kept.add_argument("--path", type=Path, metavar="FILE.npz", help="save the weights of every epoch, for landscape")
+    kept.add_argument("--path", type=place, metavar="FILE.npz", help="save the weights of every epoch, for landscape")
     text, picture = "look inside SAM's steps; save the picture (diagnostics.png)", Path("diagnostics.png")
-    kept.add_argument("--diagnostics", type=Path, nargs="?", const=picture, metavar="FILE.png", help=text)
+    kept.add_argument("--diagnostics", type=place, nargs="?", const=picture, metavar="FILE.png", help=text)
     options, types = {option.name: option for option in fields(Config)}, get_type_hints(Config)
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
@@ -122,7 +122,8 @@ def _require_places(args: argparse.Namespace) -> None:
         if file is None:
             continue
         if file.suffix.lower() not in endings:
-            hint = "" if file.suffix or not file.name else f": did you mean {file.name}{endings[0]}?"
+            name = "model" if file.name.lower() in endings else file.name
+            hint = "" if file.suffix or not file.name else f": did you mean {name}{endings[0]}?"
             raise ValueError(f"{option} expected a name ending in {' or '.join(endings)}, got {file}{hint}")
         if any(folder.suffix == ".checkpoints" for folder in file.resolve().parents):
             raise ValueError(f"{option} expected another folder: files in {file.parent} come and go")

@@ -66,7 +66,7 @@ def find_cifar(name: str, data_dir: str | os.PathLike | None = None) -> Path | N
 
     `data_dir` may be that folder or archive, or the folder that contains it. Without it the
     environment variable MINISAM_DATA and then the cache are searched. Raises ValueError unless the
-    name is "cifar10", "cifar100" or "cifar100-coarse".
+    name is "cifar10", "cifar100" or "cifar100-coarse", and FileNotFoundError if a place that was named is not there.
     """
     return next((path for path, _ in _search(name, data_dir)), None)
 
@@ -94,19 +94,18 @@ def available(data_dir: str | os.PathLike | None = None) -> Iterator[tuple[Path,
 
 
 def _places(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, str]]:
-    if data_dir is not None:
-        yield Path(data_dir), "data_dir"
-        return
-    if variable := os.environ.get("MINISAM_DATA"):
-        if not Path(variable).exists():
-            raise FileNotFoundError(f"MINISAM_DATA names {variable}, which is not there: correct it, or unset it")
-        yield Path(variable), "MINISAM_DATA"
-    yield cache_dir(), "cache"
+    origin, place = ("MINISAM_DATA", os.environ.get("MINISAM_DATA")) if data_dir is None else ("data_dir", data_dir)
+    if place:
+        if not Path(place).exists():
+            raise FileNotFoundError(f"{origin} names {place}, which is not there: correct it, or leave it out")
+        yield Path(place), origin
+    if data_dir is None:
+        yield cache_dir(), "cache"
 
 
 def _search(name: str, data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, Layout]]:
     if name not in LABELS:
-        raise ValueError(f"name: expected one of {', '.join(LABELS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(LABELS)} (or synthetic, in load), got {name!r}")
     for place, _ in _places(data_dir):
         for layout in LAYOUTS[name.removesuffix("-coarse")]:
             for folder in (place / layout.folder, place):

@@ -22,7 +22,7 @@ class Dataset:
     are int64 indices into `classes`. `source` names the files, or is "embedded" if there were none.
 
     Raises:
-        TypeError: images or labels that are no arrays, or classes that are not names.
+        TypeError: images or labels that are no arrays.
         ValueError: shapes that do not fit, or no images.
 
     >>> x, y = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
@@ -43,9 +43,7 @@ class Dataset:
     y_test: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
-        if not all(type(name) is str for name in self.classes):
-            raise TypeError(f"classes must be names, got {self.classes}")
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         for part in ("train", "test"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             require_array(f"x_{part}", x)

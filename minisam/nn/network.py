@@ -8,17 +8,19 @@ sees one vector and nothing else.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from minisam.checks import Array, Count, require, require_array, require_finite
+from minisam.checks import Array, Count, Range, require, require_array, require_finite
 from minisam.nn.chain import Chain
 from minisam.nn.env import Env
 from minisam.nn.layer import Layer, Shape
 from minisam.nn.linearized import Linearized
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.reordering import economical
+
+_LAYER = Annotated[Layer, Range("an instance, such as ReLU()", Layer, lambda _: True)]
 
 
 class Sequential:
@@ -28,7 +30,7 @@ class Sequential:
     `layers` are as you wrote them; `chain` has those that run, which `economical` may have reordered.
 
     Raises:
-        ValueError: a layer that cannot take the output of the one before it.
+        ValueError: a layer that is none, or that cannot take the output of the one before it.
         TypeError: an input_shape that is not a tuple.
 
     >>> from minisam.nn import Linear, ReLU
@@ -45,7 +47,7 @@ class Sequential:
             raise TypeError(f"input_shape must be a tuple, such as (32, 32, 3) or (4,), got {input_shape!r}")
         for size in input_shape:
             require("a size in input_shape", size, Count)
-        self.layers = tuple(layers)
+        self.layers = tuple(require("a layer", layer, _LAYER) for layer in layers)
         self.chain = Chain(economical(self.layers))
         self.shapes = Chain(self.layers).shapes(input_shape)
         self.input_shape, self.output_shape = self.shapes[0], self.shapes[-1]  # of one example

@@ -8,14 +8,16 @@ the surface. A norm of 0 means that there is nowhere to climb.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from minisam import kernels
-from minisam.checks import Array, AtLeastOne, BelowOne, Checked, Natural, NonNegative, Positive
+from minisam.checks import Array, AtLeastOne, BelowOne, Checked, Natural, NonNegative, Positive, Range
 from minisam.rng import Stream, keyed_rng
 
-Ascent = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, norm)
+_Function = Callable[[Array, Array, int], tuple[Array, float]]  # (theta, g, step) to (direction, norm)
+Ascent = Annotated[_Function, Range("a function, such as Ball(2)", Callable, lambda v: not isinstance(v, type))]
 
 
 @dataclass(frozen=True)

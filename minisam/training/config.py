@@ -86,9 +86,9 @@ class Config(Checked):
             if known and got not in known:
                 raise ValueError(f"unknown {option.name} {reprlib.repr(got)}, expected one of {', '.join(known)}")
             if (only := option.metadata["only"]) and got != option.default:
-                what = "schedule" if only[0] in SCHEDULES else "base" if only[0] in BASES else "optimizer"
-                chosen = self.stepper if what == "base" else getattr(self, what)
+                chosen = self.schedule if only[0] in SCHEDULES else self.stepper if only[0] in BASES else self.optimizer
                 if chosen not in only:
+                    what = "schedule" if chosen in SCHEDULES else "optimizer"
                     raise ValueError(f"{option.name} is for {', '.join(only)}, got {what} {chosen}")
         if self.lr is None:
             object.__setattr__(self, "lr", DEFAULT_LR[self.stepper])

@@ -110,7 +110,8 @@ def require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f"can't write to output folder {folder}: {error.strerror}") from error
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise OSError(f"can't write to output folder {folder}: {why}") from error
 
 
 @contextmanager

@@ -127,15 +127,13 @@ def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
         config = Config.of(about["config"])
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
         normalise = Normalisation(*(_tuple(about["normalisation"][key], float) for key in ("mean", "std")))
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"images of shape {shape}")
         model = Model(
             config, build(config.model, shape, len(classes)), arrays["theta"], arrays["stats"], classes, normalise
         )
         require_whole(model)
     except Foreign:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is not a minisam model, or it is damaged ({reason(error)})") from error
     return model, arrays, about
 
