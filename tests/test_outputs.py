@@ -436,6 +436,7 @@ def test_workers_run_nothing_that_lies_in_the_current_folder(tmp_path):
 
 WITHOUT_PICTURES = """
 import sys
+import minisam.study.tasks  # as a worker process does
 from minisam.cli import main
 words = "train --dataset synthetic --n-train 64 --epochs 1 --save m.npz"
 for command in (words, "evaluate m.npz --dataset synthetic", "data --data-dir ."):
