@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
+from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ def _import_matplotlib() -> None:
     for place in ("MATPLOTLIBRC", "MPLCONFIGDIR"):  # the user's own settings, by paths that stay right elsewhere
         if given := os.environ.get(place):
             os.environ[place] = os.path.abspath(given)
-    with chdir(Path(__file__).parent):
+    stays = "matplotlib" in sys.modules or not os.access(".", os.X_OK)  # there is nothing to read, or no way back
+    with nullcontext() if stays else chdir(Path(__file__).parent):
         import matplotlib  # noqa: F401
 
 

@@ -101,9 +101,8 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
 
 def require_numbers(record: dict[str, Any]) -> None:
     """Raise ValueError, TypeError or KeyError unless a run could have these numbers (besides times)."""
-    for name in ("test_error", "train_error"):
-        require(name, record[name], Fraction)
-    require("gradient_evaluations", record["gradient_evaluations"], Natural)
+    for name, type_ in {"test_error": Fraction, "train_error": Fraction, "gradient_evaluations": Natural}.items():
+        require(name, record[name], type_)
     require_history(record["history"])
 
 
