@@ -114,3 +114,16 @@ def test_a_kernel_on_disk_is_out_of_date_when_any_file_of_kernels_changes():
     assert stamps == [compiled._SOURCES] * len(stamps)
     assert (here.name, here.stat().st_mtime, here.stat().st_size) in compiled._SOURCES
     assert {"tile.py", "conv.py", "winograd.py"} <= {name for name, *_ in compiled._SOURCES}
+
+
+@jit
+def test_a_file_in_the_current_folder_does_not_say_where_machine_code_comes_from(tmp_path):
+    """Numba reads it, if PyYAML is there, and would load pickles from the folder that it names."""
+    pytest.importorskip("yaml", reason="without PyYAML Numba reads no such file")
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: planted\ncache_locator_classes: planted\n")
+    code = "import minisam, numba; print([numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES])"
+    environ = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['', '']\n"

@@ -7,6 +7,7 @@ started inside a worker could wait for an import lock that the caller holds. Wit
 NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through them.
 """
 
+import os
 import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import numba
 import numpy as np
+
+for _name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES"):  # machine code is not to come from where a file in the
+    setattr(numba.config, _name, os.environ.get(f"NUMBA_{_name}", ""))  # current folder says, as Numba would let it
 
 _kernels: list["Kernel"] = []
 _compiled: set[np.dtype] = set()
