@@ -98,29 +98,31 @@ def _ratio(systems: dict[str, Any], system: str = "pytorch") -> str:
 def brief(found: dict[str, Any]) -> str:
     """The README's table: minisam and PyTorch, one line per case."""
     chosen = {case.name for case in (*STEPS, *PREDICTIONS, *BUSY) if case.n in (64, 2000)}
-    lines = [f"{'':<54}{'minisam':>9}{'PyTorch':>9}   PyTorch / minisam"]
+    lines = [("", "minisam", "PyTorch", "PyTorch / minisam")]
     for record in found["cases"]:
         systems = record["systems"]
         if record["case"] in chosen and {"ours", "pytorch"} <= systems.keys():
-            times = "".join(f"{_time(systems[system]['median']):>9}" for system in ("ours", "pytorch"))
-            lines.append(f"{record['case']:<54}{times}   {_ratio(systems)}")
+            ours, peer = (_time(systems[system]["median"]) for system in ("ours", "pytorch"))
+            lines.append((record["case"], ours, peer, _ratio(systems)))
     new = found["processes"]
     for label, key, unit in ((COLD, "start", "s"), ("import", "import", "s"), (MEMORY, "memory", "MB")):
-        if not {"ours", "pytorch"} <= new.keys():
-            continue
-        ours, peer = new["ours"][key], new["pytorch"][key]
-        lines.append(f"{label:<54}{f'{ours:.3g} {unit}':>9}{f'{peer:.3g} {unit}':>9}   {peer / ours:.2f}")
-    return "\n".join([*lines, "", _conditions(found)])
+        if {"ours", "pytorch"} <= new.keys():
+            ours, peer = new["ours"][key], new["pytorch"][key]
+            lines.append((label, f"{ours:.3g} {unit}", f"{peer:.3g} {unit}", f"{peer / ours:.2f}"))
+    first = max(len(line[0]) for line in lines)
+    rows = (f"{label:<{first}}{ours:>10}{peer:>10}   {ratio}" for label, ours, peer, ratio in lines)
+    return "\n".join([*rows, "", _conditions(found)])
 
 
 def table(found: dict[str, Any]) -> str:
     """Everything that was measured, and then the targets."""
-    lines = [f"{'median (minimum)':<54}" + "".join(f"{name:>18}" for name in SYSTEMS.values()) + "   PyTorch / minisam"]
+    first = max(len(record["case"]) for record in found["cases"])
+    lines = [f"{'median (minimum)':<{first}}" + "".join(f"{name:>18}" for name in SYSTEMS.values()) + "   PyTorch / minisam"]
     for record in found["cases"]:
         systems = record["systems"]
         cells = [systems.get(system) for system in SYSTEMS]
         times = [f"{_time(c['median'])} ({_time(c['minimum'])})" if c else "–" for c in cells]
-        line = f"{record['case']:<54}" + "".join(f"{text:>18}" for text in times)
+        line = f"{record['case']:<{first}}" + "".join(f"{text:>18}" for text in times)
         lines.append(line + (f"   {_ratio(systems)}" if cells[0] and cells[1] else ""))
     for system, numbers in found["processes"].items():
         seconds = ", ".join(f"{key} {value:.2f} s" for key, value in numbers.items() if key != "memory")

@@ -40,13 +40,13 @@ DEFAULTS = {
     optim.Late: {},
     optim.StepDecay: {"factor": 0.1},
     optim.Cosine: {"warmup": 0},
-    nn.Conv2d: {"stride": 1, "padding": "same"},
-    nn.ReLU: {"in_place": False},
+    nn.Conv2d: {"stride": 1, "padding": "same", "rectified": False},
+    nn.ReLU: {"applied": False},
     nn.Dropout: {"rate": 0.5},
-    nn.BatchNorm: {"eps": 1e-5},
+    nn.BatchNorm: {"eps": 1e-5, "rectified": False},
     nn.MaxPool2d: {"stride": 0},
     nn.AvgPool2d: {"stride": 0},
-    nn.Residual: {"shortcut": ()},
+    nn.Residual: {"shortcut": (), "rectified": False},
     nn.SoftmaxCrossEntropy: {"label_smoothing": 0.0},
     nn.BatchLoss: {"loss": nn.SoftmaxCrossEntropy(), "key": None, "stats": None},
     nn.Sequential.init: {"dtype": np.float32},
@@ -109,7 +109,7 @@ EXAMINATION = {"images": 1000, "threads": None, "dataset": None, "data_dir": Non
 OPTIONS = {
     "sharpness m.npz": EXAMINATION | {"rho": 0.05, "eta": None, "k": 5, "out": "minisam-results/sharpness"},
     "landscape m.npz": EXAMINATION
-    | {"line": False, "along": "random", "path": None, "points": 51, "radius": 1.0}
+    | {"line": False, "along": None, "path": None, "points": 51, "radius": None}
     | {"out": "minisam-results/landscape"},
     "toy": {"threads": None, "out": "minisam-results/toy", "lr": 0.004, "rho": 0.8},
     "data": {"threads": None, "data_dir": None, "fetch": None},

@@ -95,7 +95,7 @@ def _import_matplotlib() -> None:
     for place in ("MATPLOTLIBRC", "MPLCONFIGDIR"):  # the user's own settings, by paths that stay right elsewhere
         if given := os.environ.get(place):
             os.environ[place] = os.path.abspath(given)
-    stays = "matplotlib" in sys.modules or not os.access(".", os.X_OK)  # there is nothing to read, or no way back
+    stays = "matplotlib" in sys.modules or not os.access(".", os.X_OK, effective_ids=os.access in os.supports_effective_ids)  # there is nothing to read, or no way back
     with nullcontext() if stays else chdir(Path(__file__).parent):
         import matplotlib  # noqa: F401
 

@@ -15,7 +15,7 @@ from minisam.kernels.reference import Pair
 from minisam.kernels.threads import parallel, scratch
 from minisam.kernels.tile import add_rows, strip, surrounded, whole_vectors
 
-_WORK = 1 << 24  # multiply-adds that a thread takes at once: some 0.3 ms
+_WORK = 1 << 22  # multiply-adds that a thread takes at once: some 0.1 ms
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
 _FEWEST_PIXELS = 512  # of y, for each of them: then adding them up takes little time
 

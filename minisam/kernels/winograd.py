@@ -33,7 +33,7 @@ from minisam.kernels.threads import parallel, scratch
 from minisam.kernels.tile import add_rows, lanes, strip, surrounded
 
 _FEWEST_CHANNELS = 16  # with fewer, making tiles costs more than they save
-_WORK = 1 << 18  # multiply-adds of one of the 36 products that a thread takes at once
+_WORK = 1 << 17  # multiply-adds of one of the 36 products that a thread takes at once
 _CHUNK_BYTES = 1 << 19  # of transformed tiles, which stay in the cache until they are multiplied
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
 _FEWEST_TILES = 128  # for each of them: then adding them up takes little time

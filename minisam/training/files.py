@@ -92,7 +92,7 @@ def delete_leftovers(folder: Path) -> None:
 
 def require_no_link(folder: Path) -> None:
     """Raise OSError if a folder in which files are replaced and deleted is a link to another one."""
-    if folder.is_symlink():
+    if os.path.islink(folder):  # Path.is_symlink fails in a folder that may not be entered
         raise OSError(f"expected a folder of minisam's own, got {folder}, which is a link: remove it")
 
 
@@ -110,7 +110,7 @@ def require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror
+        why = "it is a file" if os.path.isfile(folder) else error.strerror
         raise OSError(f"can't write to output folder {folder}: {why}") from error
 
 
