@@ -117,7 +117,8 @@ def brief(found: dict[str, Any]) -> str:
 def table(found: dict[str, Any]) -> str:
     """Everything that was measured, and then the targets."""
     first = max(len(record["case"]) for record in found["cases"])
-    lines = [f"{'median (minimum)':<{first}}" + "".join(f"{name:>18}" for name in SYSTEMS.values()) + "   PyTorch / minisam"]
+    names = "".join(f"{name:>18}" for name in SYSTEMS.values())
+    lines = [f"{'median (minimum)':<{first}}{names}   PyTorch / minisam"]
     for record in found["cases"]:
         systems = record["systems"]
         cells = [systems.get(system) for system in SYSTEMS]

@@ -40,7 +40,7 @@ from lesson import BLUE, ORANGE, images, show
 # respect to $W$ has to be $(n_{in}, n_{out})$.
 
 # %%
-show(Linear.forward, Linear.weight_gradient, Linear.input_gradient)
+show(Linear.affine, Linear.forward, Linear.weight_gradient, Linear.input_gradient)
 
 # %% [markdown]
 # `forward` also returns whatever `backward` will need (the *cache*), here only the input. `backward` calls the other

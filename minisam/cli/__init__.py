@@ -12,7 +12,7 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
     nn/batch_loss.py      BatchLoss: the loss and its gradient at theta, on one minibatch
     nn/network.py         Sequential.evaluate: forward, loss, backward
     nn/chain.py           Chain: forward through the layers, backward in reverse
-    nn/dense.py           Linear and the ReLU after it, for the MLP; Conv2d, in nn/convolution.py, for a CNN
+    nn/dense.py           Linear and ReLU, for the MLP; Conv2d, in nn/convolution.py, for a CNN
     kernels/gemm.py       Linear's matrix products, in blocks for all threads
     kernels/conv.py       Conv2d's sums over windows; kernels/winograd.py for 16 channels and more
     kernels/tile.py       strip: all of these sums in registers (compiled by kernels/compiled.py, before the first step)
@@ -95,8 +95,9 @@ def _import_matplotlib() -> None:
     for place in ("MATPLOTLIBRC", "MPLCONFIGDIR"):  # the user's own settings, by paths that stay right elsewhere
         if given := os.environ.get(place):
             os.environ[place] = os.path.abspath(given)
-    stays = "matplotlib" in sys.modules or not os.access(".", os.X_OK, effective_ids=os.access in os.supports_effective_ids)  # there is nothing to read, or no way back
-    with nullcontext() if stays else chdir(Path(__file__).parent):
+    may_return = os.access(".", os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    elsewhere = "matplotlib" not in sys.modules and may_return
+    with chdir(Path(__file__).parent) if elsewhere else nullcontext():
         import matplotlib  # noqa: F401
 
 

@@ -45,15 +45,17 @@ def _flat(*arrays: Array) -> list[Array]:
     return [dense(x).reshape(-1) for x in arrays]
 
 
-def _along_row(per_channel: Array, dtype: np.dtype) -> Array:
-    """Values of C channels, repeated along a long row."""
-    return np.tile(per_channel.astype(dtype), max(1, _ROW // len(per_channel)))
+def _along_row(per_channel: Array | float, C: int, dtype: np.dtype) -> Array:
+    """The values of C channels, or one for all, repeated along a long row."""
+    row = np.empty((max(1, _ROW // C), C), dtype)
+    row[:] = per_channel
+    return row.reshape(-1)
 
 
 def channel_sums(x: Array, x_shift: Array, y: Array, y_shift: Array | float = 0.0) -> Array:
     """Σ (y - y_shift) and Σ (x - x_shift)(y - y_shift) per channel; see `reference.channel_sums`."""
     (x_flat, y_flat), add, C = _flat(x, y), channel_sums_block[x.dtype], x.shape[-1]
-    x_row, y_row = (_along_row(np.full(C, shift), x.dtype) for shift in (x_shift, y_shift))
+    x_row, y_row = (_along_row(shift, C, x.dtype) for shift in (x_shift, y_shift))
 
     def part(i: int, j: int) -> Array:
         sums, block = np.empty((2, len(x_row)), x.dtype), slice(i * C, j * C)
@@ -78,7 +80,7 @@ def channel_affine(
     if np.any(((sizes > 0) & (sizes < limits.tiny)) | (sizes > limits.max)):  # rare: activations of 1e18 in float32
         return reference.channel_affine(x, a, y, b, c, out, floor)
     (x_flat, y_flat, to), affine = _flat(x, y, out), channel_affine_block[x.dtype]
-    a, b, c = (_along_row(value, x.dtype) for value in (a, b, c))
+    a, b, c = (_along_row(value, C, x.dtype) for value in (a, b, c))
 
     def part(i: int, j: int) -> None:
         block = slice(i * C, j * C)

@@ -7,11 +7,11 @@ import numpy as np
 
 from minisam import kernels
 from minisam.checks import Count
-from minisam.nn.layer import Bilinear, FixedSlope, Layer, Rectifying, Shape, he_normal
+from minisam.nn.layer import Bilinear, FixedSlope, Layer, Shape, he_normal
 
 
 @dataclass(frozen=True)
-class Linear(Bilinear, Rectifying):
+class Linear(Bilinear):
     """Affine map y = x W + b.
 
     Parameters are W (n_in, n_out) and b (n_out,); x is (N, n_in), y is (N, n_out).
@@ -38,14 +38,11 @@ class Linear(Bilinear, Rectifying):
     def multiply_adds(self, input_shape):
         return self.n_in * self.n_out
 
-    def affine(self, params, x, env, floor=-math.inf):
+    def affine(self, params, x, env):
         W, b = params
         y = kernels.matmul(x, W, out=env.arena.empty((len(x), self.n_out), x.dtype))
         y += b
-        return y if floor == -math.inf else np.maximum(y, floor, out=y)
-
-    def forward(self, params, x, env):
-        return self.affine(params, x, env, self.floor), x
+        return y
 
     def weight_gradient(self, x, dy, grads):
         dW, db = grads

@@ -168,7 +168,7 @@ class Bilinear(Layer):
         raise NotImplementedError(f"{type(self).__name__} must define input_gradient")
 
     def forward(self, params, x, env):
-        return self.affine(params, x, env), x
+        return self.affine(params, x, env), x  # backward needs only the input
 
     def backward(self, params, x, dy, grads, env):
         self.weight_gradient(x, dy, grads)

@@ -15,9 +15,9 @@ def economical(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     max and ReLU commute, and after a MaxPool2d there are fewer numbers to clip. A layer that can apply
     the ReLU after it while it writes its output (a direct subclass of Rectifying) saves a pass through memory.
 
-    >>> from minisam.nn import Linear
-    >>> linear, relu = economical([Linear(2, 2), ReLU()])
-    >>> linear.rectified, relu.applied
+    >>> from minisam.nn import Conv2d
+    >>> conv, relu = economical([Conv2d(2, 2, 3), ReLU()])
+    >>> conv.rectified, relu.applied
     (True, True)
     """
     layers = list(layers)
