@@ -1,4 +1,4 @@
-"""The innermost loop of a convolution, in the processor's registers (twins in `reference`).
+"""The innermost loop of convolutions and matrix products, in the processor's registers (twin: `reference.strip`).
 
 A core multiplies much faster than memory delivers: 32 products and 32 sums in a cycle, where the
 nearest cache hands over 32 numbers at best. So each number, once loaded, must be used many times. A tile
