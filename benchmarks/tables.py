@@ -32,9 +32,9 @@ class Found:
     def seconds(self, case: Case, system: str = "ours") -> float:
         return self.systems.get(case.name, {}).get(system, {"median": math.nan})["median"]
 
-    def peer(self, case: Case, system: str = "pytorch") -> float:
-        """How many times as long the peer takes."""
-        return self.systems.get(case.name, {}).get(system, {"ratio": {"median": math.nan}})["ratio"]["median"]
+    def peer(self, case: Case) -> float:
+        """How many times as long PyTorch takes."""
+        return self.systems.get(case.name, {}).get("pytorch", {"ratio": {"median": math.nan}})["ratio"]["median"]
 
     def process(self, system: str, what: str) -> float:
         return self.new.get(system, {}).get(what, math.nan)
@@ -89,8 +89,8 @@ def _conditions(found: dict[str, Any]) -> str:
     )
 
 
-def _ratio(systems: dict[str, Any], system: str = "pytorch") -> str:
-    ratio = systems[system]["ratio"]
+def _ratio(systems: dict[str, Any]) -> str:
+    ratio = systems["pytorch"]["ratio"]
     low, high = ratio["quartiles"]
     return f"{ratio['median']:.2f} ({low:.2f} to {high:.2f})"
 

@@ -42,7 +42,7 @@ class Case:
     def name(self) -> str:
         if self.kind == "step":
             width = "" if self.width == 1 else f", {self.width:g} times as wide"
-            label = {"sam": "SAM(Momentum)", "momentum": "Momentum", "adam": "Adam"}[self.optimizer]
+            label = {"sam": "SAM(Momentum)", "momentum": "Momentum"}[self.optimizer]
             how = ", one core busy" * self.busy + ", one thread" * self.alone
             return f"{label} step, {LABELS[self.what]}{width}, batch {self.n}{how}"
         if self.kind == "conv":

@@ -1,4 +1,4 @@
-"""PyTorch with torch.compile: one step of each network, since compiling takes half a minute each."""
+"""PyTorch with torch.compile: one step of each network, since compiling takes long."""
 
 import torch
 from workload import Case

@@ -12,7 +12,6 @@ from minisam.optim import GD, Optimizer
 OPTIMIZERS = {
     "sam": lambda: SAM(Momentum(LR, momentum=MOMENTUM), rho=RHO),
     "momentum": lambda: Momentum(LR, momentum=MOMENTUM),
-    "adam": lambda: Adam(LR),
 }
 
 

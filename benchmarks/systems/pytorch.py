@@ -103,10 +103,7 @@ class SAM:
 def _training(described: list[tuple], name: str, X: torch.Tensor, Y: torch.Tensor):
     """Functions for a step on (X, Y), and for the loss and gradient that the first step follows."""
     net = COMPILE(network(described))
-    if name == "adam":
-        base = torch.optim.Adam(net.parameters(), lr=LR)
-    else:
-        base = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
+    base = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
     sam = SAM(net.parameters(), base)
 
     def gradient(x: torch.Tensor = X, y: torch.Tensor = Y) -> float:

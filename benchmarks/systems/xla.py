@@ -1,4 +1,4 @@
-"""JAX on the CPU: a SAM step as one jitted function, for the networks without BatchNorm and Dropout."""
+"""JAX on the CPU: a SAM step as one jitted function, for all networks but VGG, whose Dropout draws other masks."""
 
 import os
 
@@ -51,7 +51,7 @@ def _outputs(described: list[tuple], parameters, x):
 
 def prepare(case: Case):
     if case.kind != "step" or case.n != 64 or case.width > 1 or case.busy or case.alone or case.what == "vgg":
-        return None  # JAX's masks of Dropout would be other ones
+        return None
     described = layers(case.what)
     x, y = images(case.n)
     start = [jnp.asarray(w) for w in weights(described)]

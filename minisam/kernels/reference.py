@@ -1,6 +1,6 @@
 """Every kernel as plain NumPy, written to be read.
 
-Same names and signatures as the fast twins in `gemm`, `conv` (which hands 3×3 to `winograd`), `pool`,
+Same names and signatures as the fast twins in `gemm`, `tile`, `conv` (which hands 3×3 to `winograd`), `pool`,
 `channel` and `vector`; a test holds each pair equal (average pooling has this version only). Results are
 written into `out`, which the caller allocates. Images are NHWC: x[n, row, column, channel]. A
 convolution's weight is (kH, kW, C_in, C_out). PyTorch's NCHW and OIHW are one transpose away:

@@ -85,6 +85,17 @@ def to_points(image, r, M, combined, tiles, first, n_tiles, n_all, zeros):
 
 
 @numba.njit(nogil=True, error_model="numpy")
+def rows_to_points(x, start, stop, above, before, M, n_tiles, padded, combined, tiles, zeros):
+    """The image tiles of rows start to stop - 1, counted through all images, at the points: see `to_points`."""
+    tile_rows, image = padded.shape[0] // 4, padded
+    for row in range(start, stop):
+        i, r = divmod(row, tile_rows)
+        if r == 0 or row == start:
+            image = surrounded(x[i], above, before, padded)
+        to_points(image, r, M, combined, tiles, (row - start) * n_tiles, n_tiles, (stop - start) * n_tiles, zeros)
+
+
+@numba.njit(nogil=True, error_model="numpy")
 def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
     """y[4r + i, 4t + j, :] = max(b + Σₚᵩ A[p, i] A[q, j] tiles[6p + q, first + t, :], floor), for one image y."""
     H, W, F = y.shape
@@ -109,15 +120,10 @@ def convolve_tiles(x, U, b, above, before, B_T, A_T, zeros, chunk, padded, combi
     tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
     U = U.reshape(U.size)
     padded[:] = 0
-    image = padded
     for start in range(0, N * tile_rows, chunk):
         stop = min(start + chunk, N * tile_rows)
         n = (stop - start) * n_tiles
-        for row in range(start, stop):
-            i, r = divmod(row, tile_rows)
-            if r == 0 or row == start:
-                image = surrounded(x[i], above, before, padded)
-            to_points(image, r, B_T, combined, V, (row - start) * n_tiles, n_tiles, n, zeros)
+        rows_to_points(x, start, stop, above, before, B_T, n_tiles, padded, combined, V, zeros)
         for p in range(36):
             product(n, F, V, p * n * C, C, 1, U, p * C * F, F, C, VU, p * n * F, F, zeros)
         for row in range(start, stop):
@@ -135,21 +141,16 @@ def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_d
     tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
     no_floor = zeros.dtype.type(-np.inf)
     padded[:], padded_dy[:], dU[:], row_sums[:] = 0, 0, 0, 0
-    image, slopes = padded, padded_dy
     for start in range(0, N * tile_rows, chunk):
         stop = min(start + chunk, N * tile_rows)
         n = (stop - start) * n_tiles
-        for row in range(start, stop):
-            i, r = divmod(row, tile_rows)
-            if r == 0 or row == start:
-                image, slopes = surrounded(x[i], above, before, padded), surrounded(dy[i], 0, 0, padded_dy)
-            if r == 0:
-                add_rows(dy[i], row_sums)
-            to_points(image, r, B_T, combined, V, (row - start) * n_tiles, n_tiles, n, zeros)
-            to_points(slopes, r, A, combined, D, (row - start) * n_tiles, n_tiles, n, zeros)
+        rows_to_points(x, start, stop, above, before, B_T, n_tiles, padded, combined, V, zeros)
+        rows_to_points(dy, start, stop, 0, 0, A, n_tiles, padded_dy, combined, D, zeros)
         for p in range(36):
             to = p * C * F
             strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), dU, to, F, dU, to, F, 1, n, no_floor)
+    for i in range(N):
+        add_rows(dy[i], row_sums)
 
 
 _allowed = True
