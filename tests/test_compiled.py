@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from minisam.kernels import compiled
+from minisam.kernels.threads import parallel
 
 CODE = """
 import numpy as np
-from minisam.kernels import vector
-compiled = [one.compile(np.dtype("float32")) for one in (vector.gd_block, vector.dot_block)]
+from minisam.kernels import compiled, dot, vector
+compiled._kernels[:] = [vector.gd_run, vector.dot_run]
+compiled = [one.compile(np.dtype("float32")) for one in compiled._kernels]
 g = np.full(3, 2.0, np.float32)
-print(vector.dot_block.run(g, g), *compiled)
+print(dot(g, g), *compiled)
 """
 jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -43,7 +45,7 @@ def in_a_new_process(cache, room=None):
 def test_a_file_that_was_cut_short_is_compiled_anew(tmp_path, ending, left):
     assert in_a_new_process(tmp_path) == "12.0 True True"
     assert in_a_new_process(tmp_path) == "12.0 False False"  # loaded
-    (file,) = tmp_path.rglob(f"*gd_block*.{ending}")
+    (file,) = tmp_path.rglob(f"*gd_run*.{ending}")
     file.write_bytes(file.read_bytes()[:left])
     assert in_a_new_process(tmp_path) == "12.0 True False"
     assert in_a_new_process(tmp_path) == "12.0 False False"
@@ -64,22 +66,22 @@ def test_where_no_folder_can_be_written_a_kernel_is_compiled_all_the_same(monkey
             raise RuntimeError("cannot cache function: no locator available")
         return njit(function, **options)
 
-    def double(x):
-        x *= 2
-
     monkeypatch.setattr(numba, "njit", without_a_folder)
     monkeypatch.setattr(compiled, "_kernels", [])
     kernel, x = compiled.kernel("void(T[::1])")(double), np.ones(3)
-    kernel.compile(x.dtype)
-    kernel.run(x)
+    parallel(kernel, 3, 2, x)
     assert x.tolist() == [2, 2, 2]
+
+
+def double(run, start, stop, x):
+    x[start:stop] *= 2
 
 
 class Slow:
     """A kernel that takes its time."""
 
     def __init__(self, is_compiled):
-        self.is_compiled = is_compiled
+        self.is_compiled, self.addresses = is_compiled, {}
 
     def compile(self, dtype):
         time.sleep(0.3)
@@ -90,26 +92,27 @@ class Slow:
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_only_compiling_is_announced(monkeypatch, capsys, is_compiled):
     monkeypatch.setattr(compiled, "_kernels", [Slow(is_compiled)] * 3)
-    monkeypatch.setattr(compiled, "_compiled", set())
     compiled.compile_all(np.dtype(np.float32))
     assert ("compiling the float32 kernels" in capsys.readouterr().err) == is_compiled
 
 
 @jit
 def test_each_type_is_compiled_once_in_a_process(monkeypatch):
-    asked = []
-    monkeypatch.setattr(Slow, "compile", lambda _, dtype: asked.append(dtype))
-    monkeypatch.setattr(compiled, "_kernels", [Slow(True)])
-    monkeypatch.setattr(compiled, "_compiled", set())
+    misses = compiled.share.run.stats.cache_misses
+    monkeypatch.setattr(compiled, "_kernels", [])
+    kernel = compiled.kernel("void(T[::1])")(double)
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)) * 2:
-        compiled.compile_all(dtype)
-    assert asked == [np.float32, np.float64]
+        assert kernel[dtype] == kernel[dtype] != 0
+    assert len(kernel.code.run.signatures) == 2
+    before = misses.total()
+    compiled.compile_all(np.dtype(np.float32))
+    assert misses.total() == before
 
 
 @jit
 def test_a_kernel_on_disk_is_out_of_date_when_any_file_of_kernels_changes():
     """It may contain functions of other files, which Numba's own check does not see."""
-    stamps = [one.run._cache._cache_file._source_stamp for one in compiled._kernels]
+    stamps = [one.code.run._cache._cache_file._source_stamp for one in compiled._kernels]
     here = Path(compiled.__file__)
     assert stamps == [compiled._SOURCES] * len(stamps)
     assert (here.name, here.stat().st_mtime, here.stat().st_size) in compiled._SOURCES

@@ -671,13 +671,12 @@ def test_a_forward_of_ones_own_need_not_apply_the_relu_after_it(rng):
 
 
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])
-def test_work_is_cut_into_blocks_by_shapes_alone(make, n, least, rng, monkeypatch):
-    def counted(task, n, most=1):
-        results = parallel(task, n, most)
-        counts[-1].append(len(results))
-        return results
+def test_work_is_cut_into_runs_by_shapes_alone(make, n, least, rng, monkeypatch):
+    def counted(kernel, n, count, *args):
+        counts[-1].append(count)
+        parallel(kernel, n, count, *args)
 
-    for module in ("conv", "gemm", "pool", "vector", "winograd"):
+    for module in ("channel", "conv", "gemm", "pool", "vector", "winograd"):
         monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel", counted)
     net, counts = make(), []
     inputs = drawn(net, rng, n, np.float32)

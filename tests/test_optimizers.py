@@ -21,7 +21,7 @@ from minisam.optim import GD, SAM, Adam, Momentum, Optimizer
 
 DTYPES = [np.float32, np.float64]
 ROUNDING = {np.float32: 1e-5, np.float64: 1e-12}  # relative, after a few dozen steps
-SEVERAL_BLOCKS = 2 * vector._BLOCK + 17
+SEVERAL_BLOCKS = 2 * vector._RUN + 17
 
 OPTIMIZERS = {
     "GD": lambda **how: GD(**how),

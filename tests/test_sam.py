@@ -120,7 +120,7 @@ def test_a_norm_for_each_tensor_would_have_been_noticed():
 
 @both_dtypes
 @pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-30, 1e-23, 1e-10, 1, 1e10, 1e30])
-@pytest.mark.parametrize("size", [3, 1000, vector._BLOCK + 1])
+@pytest.mark.parametrize("size", [3, 1000, vector._RUN + 1])
 def test_perturbation_has_length_rho_however_small_or_large_the_gradient(scale, size, dtype):
     """In float32 (1e-23)² is 0 and (1e30)² infinite; 1e-45 is the smallest number above 0."""
     whole = np.random.default_rng(1).integers(1, 4, size) * (-1) ** np.arange(size)

@@ -1,14 +1,14 @@
-"""The thread pool runs every block once, passes on what fails, and survives a fork."""
+"""The threads do every run of a job once, say what fails, and a forked child has its own."""
 
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,8 +17,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
 from minisam import kernels
-from minisam.kernels import threads
-from minisam.kernels.threads import available_cores, get_threads, parallel, scratch, set_threads, single_threaded_blas
+from minisam.kernels import compiled, team, threads
+from minisam.kernels.compiled import kernel
+from minisam.kernels.team import MOST_RUNS
+from minisam.kernels.threads import available_cores, get_threads, n_runs, parallel, set_threads, single_threaded_blas
 from minisam.nn import BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
@@ -31,97 +33,91 @@ def blas_threads():
 NEEDS_BLAS = pytest.mark.skipif(not blas_threads(), reason="no BLAS whose threads can be counted")
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 5])
-@pytest.mark.parametrize("n_blocks", [0, 1, 2, 3, 7, 100])
-def test_every_block_runs_once(n_threads, n_blocks):
-    set_threads(n_threads)
-    ran = []
-    parallel(lambda start, stop: ran.append((start, stop)), n_blocks)
-    assert sorted(ran) == [(i, i + 1) for i in range(n_blocks)]
+jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="plain Python runs in one thread")
 
 
-@given(n=st.integers(0, 50), run=st.integers(1, 60), n_threads=st.integers(1, 4))
-def test_runs_cover_every_item_once(n, run, n_threads):
+@kernel("void(T[::1], i8[:,::1])")
+def note(run, start, stop, x, seen):
+    """What run was called with, and how often."""
+    seen[run, 0] += 1
+    seen[run, 1], seen[run, 2] = start, stop
+
+
+@kernel("void(T[::1], i8)")
+def fail(run, start, stop, x, bad):
+    if run == bad:
+        raise MemoryError
+
+
+@kernel("void(T[::1], i8[::1], i8[::1])")
+def meet(run, start, stop, x, here, met):
+    """Wait for the other of two runs, though not forever."""
+    team._store(here, run, 1)
+    for _ in range(1 << 30):
+        if team._load(here, 1 - run):
+            met[run] = 1
+            break
+
+
+def noted(n, count):
+    seen = np.zeros((count, 3), np.int64)
+    parallel(note, n, count, np.zeros(1), seen)
+    return seen
+
+
+@given(n=st.integers(0, 200), count=st.integers(1, 60), n_threads=st.integers(1, 4))
+def test_every_run_runs_once_and_every_item_is_in_one(n, count, n_threads):
     set_threads(n_threads)
-    ran = []
-    parallel(lambda start, stop: ran.append(range(start, stop)), n, run)
-    assert sorted(i for items in ran for i in items) == list(range(n))
-    sizes = [len(items) for items in ran]
-    assert all(0 < size <= run for size in sizes)
-    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    times, starts, stops = noted(n, count).T
+    assert np.all(times == 1)
+    assert starts[0] == 0
+    assert stops[-1] == n
+    assert np.array_equal(starts[1:], stops[:-1])
+
+
+@given(n=st.integers(0, 10**6), most=st.integers(1, 10**6))
+def test_runs_are_of_nearly_one_size_and_no_larger_than_asked(n, most):
+    count = n_runs(n, most)
+    assert 1 <= count <= max(1, min(n, MOST_RUNS))
+    assert count == 1 or count % 2 == 0 or count == n  # shared out among two threads, nobody waits
+    if count < MOST_RUNS:
+        assert -(-n // count) <= most
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_no_run_is_lost_or_done_twice_while_jobs_come_quickly(n_threads):
+    """A thread may be late with a job while the next one, of more runs or fewer, is on the board."""
+    set_threads(n_threads)
+    for i in range(3000):
+        assert np.all(noted(1000, 1 + i * 7 % 90)[:, 0] == 1)
+
+
+@jit
+def test_two_threads_work_at_once():
+    """Each run waits for the other: one thread alone would do the first, and give up."""
+    set_threads(2)
+    met = np.zeros(2, np.int64)
+    parallel(meet, 2, 2, np.zeros(1), np.zeros(2, np.int64), met)
+    assert met.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("bad", range(6))
-def test_what_a_block_raises_is_raised_to_the_caller(n_threads, bad):
-    def task(block, _):
-        if block == bad:
-            raise KeyError(f"block {bad}")
-
+def test_a_run_without_memory_is_an_error_and_the_next_job_is_none(n_threads, bad):
     set_threads(n_threads)
-    with pytest.raises(KeyError, match=f"block {bad}"):
-        parallel(task, 6)
-    test_every_block_runs_once(n_threads, 7)
+    with pytest.raises(MemoryError):
+        parallel(fail, 6, 6, np.zeros(1), bad)
+    parallel(fail, 6, 6, np.zeros(1), 6)
 
 
-@pytest.mark.parametrize("in_caller", [True, False])
-def test_what_fails_in_one_of_two_threads_is_raised(in_caller):
-    """Each block waits for the other: one thread alone would wait forever."""
-    both, caller = threading.Barrier(2), threading.get_ident()
-
-    def task(*_):
-        both.wait(timeout=30)
-        if (threading.get_ident() == caller) == in_caller:
-            raise KeyError("one")
-
-    set_threads(2)
-    with pytest.raises(KeyError, match="one"):
-        parallel(task, 2)
-
-
-def test_no_thread_works_on_after_a_failure_was_raised():
-    both, caller, done = threading.Barrier(2), threading.get_ident(), []
-
-    def task(*_):
-        both.wait(timeout=30)
-        if threading.get_ident() == caller:
-            raise KeyError
-        time.sleep(0.1)
-        done.append(True)
-
-    set_threads(2)
-    with pytest.raises(KeyError):
-        parallel(task, 2)
-    assert done
-
-
-def test_scratch_memory_is_each_threads_own():
-    both = threading.Barrier(2)
-
-    def task(block, _):
-        mine, also_mine = scratch(np.dtype(np.float64), (3, 5), (2,))
-        mine[:] = also_mine[:] = block
-        both.wait(timeout=30)
-        assert np.all(mine == block)
-        assert np.all(also_mine == block)
-        also_mine[:] = 7
-        assert np.all(mine == block)
-
-    set_threads(2)
-    parallel(task, 2)
-
-
-def test_scratch_memory_serves_types_whose_size_does_not_divide_its_own():
-    """Seven float32 are 28 bytes, in which three float64 fit: the last 4 bytes are left over."""
-
-    def both():
-        (singles,), (doubles,) = scratch(np.dtype(np.float32), (7,)), scratch(np.dtype(np.float64), (3,))
-        return singles, doubles
-
-    with ThreadPoolExecutor(1) as fresh:  # a thread that has no scratch memory yet
-        singles, doubles = fresh.submit(both).result()
-    assert np.shares_memory(singles, doubles)
-    assert (singles.shape, doubles.shape, doubles.dtype) == ((7,), (3,), np.float64)
+@jit
+def test_a_job_whose_arguments_do_not_fit_on_the_board_is_refused(monkeypatch):
+    """They would be written over the claims."""
+    monkeypatch.setattr(compiled, "_kernels", [])
+    monkeypatch.setattr(team, "_CLAIMS", team._DATA + 10)
+    unlike_any_other = kernel("void(T[:,:,:,:,:,::1])")(lambda run, start, stop, x: None)
+    with pytest.raises(TypeError, match="do not fit"):
+        unlike_any_other.compile(np.dtype(np.float32))
 
 
 def test_several_python_threads_may_compute_at_once():
@@ -146,7 +142,7 @@ def in_a_child():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_computes():
     set_threads(2)
-    parallel(lambda *_: None, 2)  # the parent's pool exists: its threads die in the child
+    noted(2, 2)  # the parent's pool exists: its threads die in the child
     child = multiprocessing.get_context("fork").Process(target=in_a_child)
     child.start()
     child.join(60)
@@ -259,10 +255,3 @@ def test_a_slip_of_the_keyboard_starts_no_million_threads(monkeypatch):
     monkeypatch.setattr(threads, "_n_threads", None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1" * 31)
     assert get_threads() == 256
-
-
-def test_a_task_that_calls_a_kernel_does_not_wait_for_its_own_pool():
-    seen = []
-    set_threads(2)
-    parallel(lambda i, _: parallel(lambda j, _: seen.append((i, j)), 3), 4)
-    assert sorted(seen) == [(i, j) for i in range(4) for j in range(3)]

@@ -7,31 +7,47 @@ one long row, and what belongs to a channel is repeated along it.
 
 import math
 
+import numba
 import numpy as np
 
 from minisam.checks import Array
-from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.threads import parallel
+from minisam.kernels.threads import n_runs, parallel
 
 _ROW = 1 << 9  # numbers in a long row: a few such rows fit into the nearest cache
-_BLOCK = 1 << 17  # numbers that a thread takes at once
+_RUN = 1 << 15  # numbers that a thread takes at once
 
 
-@kernel("void(T[::1], T[::1], T[::1], T[::1], T[:,::1])")
-def channel_sums_block(x, x_shift, y, y_shift, sums):
-    sums[:] = 0
-    total, products = sums[0], sums[1]  # a sum for each place in the row: none gets many terms
-    for start in range(0, len(x), len(x_shift)):
-        u, v = x[start : start + len(x_shift)], y[start : start + len(x_shift)]
+@numba.njit(nogil=True, error_model="numpy")
+def along_row(per_channel, x):
+    """The values of C channels, again and again, in x's type."""
+    C = len(per_channel)
+    row = np.empty(max(1, _ROW // C) * C, x.dtype)
+    for i in range(0, len(row), C):
+        for k in range(C):
+            row[i + k] = per_channel[k]
+    return row
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def add_sums(x, a, y, b, sums):
+    """sums[0, k] += Σ (y - b) and sums[1, k] += Σ (x - a)(y - b) for channel k; a and b are rows."""
+    C, total, products = sums.shape[1], np.zeros_like(a), np.zeros_like(a)
+    for start in range(0, len(x), len(a)):  # a sum for each place in the row: none gets many terms
+        u, v = x[start : start + len(a)], y[start : start + len(a)]
         for i in range(len(u)):
-            moved = v[i] - y_shift[i]
+            moved = v[i] - b[i]
             total[i] += moved
-            products[i] += (u[i] - x_shift[i]) * moved
+            products[i] += (u[i] - a[i]) * moved
+    for i in range(0, len(a), C):
+        for k in range(C):
+            sums[0, k] += total[i + k]
+            sums[1, k] += products[i + k]
 
 
-@kernel("void(T[::1], T[::1], T[::1], T[::1], T[::1], T, T[::1])")
-def channel_affine_block(x, a, y, b, c, floor, out):
+@numba.njit(nogil=True, error_model="numpy")
+def affine(x, a, y, b, c, floor, out):
+    """out = max(a x + b y + c, floor); a, b and c are rows."""
     for start in range(0, len(x), len(a)):
         u, v, to = x[start : start + len(a)], y[start : start + len(a)], out[start : start + len(a)]
         for i in range(len(u)):
@@ -39,52 +55,60 @@ def channel_affine_block(x, a, y, b, c, floor, out):
             to[i] = floor if value < floor else value  # a NaN stays a NaN
 
 
-def _flat(*arrays: Array) -> list[Array]:
+@kernel("void(T[::1], f8[::1], T[::1], f8[::1], f8[:,:,::1])")
+def channel_sums_run(run, start, stop, x, x_shift, y, y_shift, partial):
+    C, sums = len(x_shift), partial[run]
+    x, y = x[start * C : stop * C], y[start * C : stop * C]
+    sums[:] = 0
+    of_x = along_row(x_shift, x)
+    add_sums(x, of_x, y, along_row(y_shift, y), sums)
+    if np.isfinite(sums).all():
+        for k in range(C):
+            sums[1, k] += (of_x[k] - x_shift[k]) * sums[0, k]  # what float32 took from the shift
+    else:  # rare: activations of 1e19 in float32
+        sums[:] = 0
+        add_sums(x, along_row(x_shift, sums), y, along_row(y_shift, sums), sums)
+
+
+@kernel("void(T[::1], T[::1], f8[:,::1], T, T[::1])")
+def channel_affine_run(run, start, stop, x, y, coefficients, floor, out):
+    C, in_range = coefficients.shape[1], True
+    tiny, largest = np.finfo(x.dtype).tiny, np.finfo(x.dtype).max
+    for value in np.abs(coefficients).flat:
+        in_range &= value == 0 or tiny <= value <= largest
+    x, y, out, (a, b, c) = x[start * C : stop * C], y[start * C : stop * C], out[start * C : stop * C], coefficients
+    if in_range:
+        affine(x, along_row(a, x), y, along_row(b, x), along_row(c, x), floor, out)
+    else:  # rare: activations of 1e18 in float32
+        affine(x, along_row(a, a), y, along_row(b, a), along_row(c, a), floor, out)
+
+
+def _pixels(*arrays: Array) -> tuple[list[Array], int, int]:
+    """The arrays flat, the number of pixels, and of runs."""
     if len({x.shape for x in arrays}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected arrays of one shape, got {[x.shape for x in arrays]}")
-    return [dense(x).reshape(-1) for x in arrays]
-
-
-def _along_row(per_channel: Array | float, C: int, dtype: np.dtype) -> Array:
-    """The values of C channels, or one for all, repeated along a long row."""
-    row = np.empty((max(1, _ROW // C), C), dtype)
-    row[:] = per_channel
-    return row.reshape(-1)
+    flat, C = [dense(x).reshape(-1) for x in arrays], arrays[0].shape[-1]
+    n = flat[0].size // C
+    return flat, n, n_runs(n, max(1, _RUN // C))
 
 
 def channel_sums(x: Array, x_shift: Array, y: Array, y_shift: Array | float = 0.0) -> Array:
     """Σ (y - y_shift) and Σ (x - x_shift)(y - y_shift) per channel; see `reference.channel_sums`."""
-    (x_flat, y_flat), add, C = _flat(x, y), channel_sums_block[x.dtype], x.shape[-1]
-    x_row, y_row = (_along_row(shift, C, x.dtype) for shift in (x_shift, y_shift))
-
-    def part(i: int, j: int) -> Array:
-        sums, block = np.empty((2, len(x_row)), x.dtype), slice(i * C, j * C)
-        add(x_flat[block], x_row, y_flat[block], y_row, sums)
-        return sums.reshape(2, -1, C).sum(axis=1, dtype=np.float64)
-
+    (x_flat, y_flat), n, count = _pixels(x, y)
+    C = x.shape[-1]
+    shifts, partial = np.empty((2, C)), np.empty((count, 2, C))
+    shifts[0], shifts[1] = x_shift, y_shift
+    parallel(channel_sums_run, n, count, x_flat, shifts[0], y_flat, shifts[1], partial)
     with np.errstate(invalid="ignore"):
-        sums = np.sum(parallel(part, len(x_flat) // C, max(1, _BLOCK // C)), axis=0)
-    if not np.isfinite(sums).all():  # rare: activations of 1e19 in float32
-        return reference.channel_sums(x, x_shift, y, y_shift)
-    sums[1] += (x_row[:C] - x_shift) * sums[0]  # what float32 took from the shift
-    return sums
+        return np.add.reduce(partial)
 
 
 def channel_affine(
     x: Array, a: Array | float, y: Array, b: Array | float, c: Array | float, out: Array, floor: float = -math.inf
 ) -> Array:
     """out = max(a x + b y + c, floor), with a, b and c per channel; see `reference.channel_affine`."""
-    C, limits = x.shape[-1], np.finfo(x.dtype)
-    a, b, c = (np.full(C, value, np.float64) for value in (a, b, c))
-    sizes = np.abs([a, b, c])
-    if np.any(((sizes > 0) & (sizes < limits.tiny)) | (sizes > limits.max)):  # rare: activations of 1e18 in float32
-        return reference.channel_affine(x, a, y, b, c, out, floor)
-    (x_flat, y_flat, to), affine = _flat(x, y, out), channel_affine_block[x.dtype]
-    a, b, c = (_along_row(value, C, x.dtype) for value in (a, b, c))
-
-    def part(i: int, j: int) -> None:
-        block = slice(i * C, j * C)
-        affine(x_flat[block], a, y_flat[block], b, c, floor, to[block])
-
-    parallel(part, len(x_flat) // C, max(1, _BLOCK // C))
+    (x_flat, y_flat, to), n, count = _pixels(x, y, out)
+    coefficients = np.empty((3, x.shape[-1]))
+    coefficients[0], coefficients[1], coefficients[2] = a, b, c
+    parallel(channel_affine_run, n, count, x_flat, y_flat, coefficients, floor, to)
     return out

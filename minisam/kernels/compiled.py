@@ -1,9 +1,8 @@
 """Compile the hot loops, once per machine, and say so. (A first reading may skip this chapter.)
 
-A kernel is a plain Python function over blocks of arrays. Its signature is written with T for the
-floating-point type, and `name[dtype]` is its machine code for that type. The first such look-up
-compiles (or loads from Numba's disk cache) all kernels together, in the calling thread: a compiler
-started inside a worker could wait for an import lock that the caller holds. With
+A kernel is a plain Python loop over a part of some arrays: run number `run`, from `start` to `stop`. The
+signature of its other arguments is written with T for the floating-point type. `threads.parallel` runs all
+parts. The first use with a type compiles (or loads from Numba's disk cache) all kernels together. With
 NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through them.
 """
 
@@ -12,48 +11,43 @@ import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
+from numba.core.sigutils import normalize_signature
+
+from minisam.kernels import team
 
 for _name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES"):  # machine code is not to come from where a file in the
     setattr(numba.config, _name, os.environ.get(f"NUMBA_{_name}", ""))  # current folder says, as Numba would let it
 
 _kernels: list["Kernel"] = []
-_compiled: set[np.dtype] = set()
 _lock = threading.Lock()
 _SOURCES = sorted((file.name, file.stat().st_mtime, file.stat().st_size) for file in Path(__file__).parent.glob("*.py"))
 
 
-class Kernel:
-    """A loop that Numba compiles for float32 and float64; it runs without Python's global lock."""
+class MachineCode:
+    """A function that Numba compiles for given types and keeps on disk; it runs without Python's lock."""
 
-    def __init__(self, function: Callable, signature: str, fastmath: set[str]) -> None:
-        options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    def __init__(self, function: Callable, **options: Any) -> None:
+        options |= {"nogil": True, "error_model": "numpy"}
         try:
             self.run = numba.njit(function, cache=True, **options)
         except RuntimeError:  # no folder can be written: every process compiles for itself
             self.run = numba.njit(function, **options)
-        with suppress(AttributeError):  # on disk a kernel is out of date when a function it calls has changed
+        with suppress(AttributeError):  # on disk it is out of date when a function that it calls has changed
             self.run._cache._cache_file._source_stamp = _SOURCES
-        self.signature = signature
-        _kernels.append(self)
 
-    def __getitem__(self, dtype: np.dtype) -> Callable:
-        """The compiled function for arrays of this dtype."""
-        if dtype not in _compiled:
-            compile_all(dtype)
-        return self.run
-
-    def compile(self, dtype: np.dtype) -> bool:
-        """Compile for this dtype; False if its machine code was on disk already, or compiled before."""
+    def compile(self, *types: numba.types.Type) -> bool:
+        """Compile for these types; False if the machine code was on disk already, or compiled before."""
         before = sum(self.run.stats.cache_misses.values())
         self.run.disable_compile(False)
         # A power cut may have left an empty file on disk: forget what is there. The disk may be full: keep nothing.
         cures = [self.run._cache.flush, self.run._cache.disable]
         while True:
             try:
-                self.run.compile(self.signature.replace("T", dtype.name))
+                self.run.compile(types)
                 break
             except Exception:
                 if not cures:
@@ -63,10 +57,47 @@ class Kernel:
         self.run.disable_compile()  # other layouts or types are a mistake, not a reason to compile
         return sum(self.run.stats.cache_misses.values()) > before
 
+    def address(self, *types: numba.types.Type) -> int:
+        """Where the machine code for these types is."""
+        found = self.run.overloads[types]
+        return found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
+
+
+share = MachineCode(team.share)
+
+
+class Kernel:
+    """A loop over a part of its arrays, loop(run, start, stop, *args), for float32 and float64; see `parallel`."""
+
+    def __init__(self, loop: Callable, signature: str, fastmath: set[str]) -> None:
+        self.loop, self.signature, self.code = loop, signature, MachineCode(loop, fastmath=fastmath)
+        self.addresses: dict[np.dtype, int] = {}
+        _kernels.append(self)
+
+    def __getitem__(self, dtype: np.dtype) -> int:
+        """The address of the machine code for arrays of this dtype."""
+        if dtype not in self.addresses:
+            compile_all(dtype)
+        return self.addresses[dtype]
+
+    def compile(self, dtype: np.dtype) -> bool:
+        """Compile for this dtype; False if nothing had to be compiled."""
+        if numba.config.DISABLE_JIT:
+            self.addresses[dtype] = 0
+            return False
+        args, _ = normalize_signature(self.signature.replace("T", dtype.name))
+        types = (numba.i8, numba.i8, numba.i8, *args)
+        compiled = (
+            self.code.compile(*types),
+            share.compile(team.BOARD, numba.i8, numba.i8, numba.i8, numba.types.Tuple(args)),
+        )
+        self.addresses[dtype] = self.code.address(*types)
+        return any(compiled)
+
 
 def kernel(signature: str, fastmath: Set[str] = frozenset()) -> Callable[[Callable], Kernel]:
-    """Decorate a function as a `Kernel`, e.g. `@kernel("void(T[::1], T[::1])")`."""
-    return lambda function: Kernel(function, signature, set(fastmath))
+    """Decorate a loop as a `Kernel`; the signature is that of its args, such as "void(T[::1], T)"."""
+    return lambda loop: Kernel(loop, signature, set(fastmath))
 
 
 def compile_all(dtype: np.dtype) -> None:
@@ -80,15 +111,14 @@ def compile_all(dtype: np.dtype) -> None:
     from tqdm import tqdm  # only now: `import minisam` should be quick
 
     with _lock:
-        if dtype not in _compiled and not numba.config.DISABLE_JIT:
-            label = f"compiling the {dtype.name} kernels (once; kept on disk)"
-            with tqdm(total=len(_kernels), desc=label, delay=0.5, leave=False, unit="kernel") as bar:
-                for one in _kernels:
-                    if one.compile(dtype):
-                        bar.update()
-                    else:
-                        bar.total -= 1  # loading is no work to show
-        _compiled.add(dtype)
+        waiting = [kernel for kernel in _kernels if dtype not in kernel.addresses]
+        label = f"compiling the {dtype.name} kernels (once; kept on disk)"
+        with tqdm(total=len(waiting), desc=label, delay=0.5, leave=False, unit="kernel") as bar:
+            for one in waiting:
+                if one.compile(dtype):
+                    bar.update()
+                else:
+                    bar.total -= 1  # loading is no work to show
 
 
 def dense(x: np.ndarray) -> np.ndarray:

@@ -12,49 +12,59 @@ from minisam.checks import Array
 from minisam.kernels import winograd
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
-from minisam.kernels.threads import parallel, scratch
+from minisam.kernels.threads import n_runs, parallel
 from minisam.kernels.tile import add_rows, strip, surrounded, whole_vectors
 
-_WORK = 1 << 22  # multiply-adds that a thread takes at once: some 0.1 ms
+_WORK = 1 << 21  # multiply-adds that a thread takes at once: some 50 µs
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
 _FEWEST_PIXELS = 512  # of y, for each of them: then adding them up takes little time
 
 
-@kernel("void(T[:,:,:,::1], T[:,:,:,::1], T[::1], i8, i8, i8, T[:,:,::1], T[:,:,:,::1], i8, i8, i8, T)")
-def convolve_images(x, W, b, stride, above, before, padded, y, top, left, spacing, floor):
+@kernel("void(T[:,:,:,::1], T[:,:,:,::1], T[::1], i8, i8, i8, T[:,:,:,::1], i8, i8, i8, T)")
+def convolve_images(run, start, stop, x, W, b, stride, above, before, y, top, left, spacing, floor):
     """y[n, top + r·spacing, left + c·spacing, :] = max(b + the product of W with the window of x[n] at (r, c), floor).
 
-    F must be whole vectors; `padded` is scratch memory for an image and as many zeros as its windows reach.
+    W and b have whole vectors of channels, of which y may lack the last few.
     """
-    (kH, kW, C, F), (_, H, columns, _) = W.shape, y.shape
-    weights, n = W.reshape(W.size), (columns - left + spacing - 1) // spacing  # pixels in a row
-    padded[:] = 0
-    for i in range(len(x)):
-        image, to = surrounded(x[i], above, before, padded), y[i].reshape(H * columns * F)
-        row, of_W = image.shape[1] * C, (kW * C * F, F)
-        pixels, of_x = image.reshape(len(image) * row), (stride * C, row, 1)
-        for r in range((H - top + spacing - 1) // spacing):
-            at, place = r * stride * row, ((top + r * spacing) * columns + left) * F
-            strip(n, F, pixels, at, of_x, weights, 0, of_W, b, 0, 0, to, place, spacing * F, kH, kW * C, floor)
+    (kH, kW, C, F), (_, H, columns, C_out) = W.shape, y.shape
+    H_out, W_out = (H - top + spacing - 1) // spacing, (columns - left + spacing - 1) // spacing
+    weights, of_W, n, whole = W.reshape(W.size), (kW * C * F, F), kW * C, C_out == F
+    padded, wide = (
+        np.zeros(((H_out - 1) * stride + kH, (W_out - 1) * stride + kW, C), x.dtype),
+        np.empty(0 if whole else W_out * F, x.dtype),
+    )
+    for i in range(start, stop):
+        image, pixels = surrounded(x[i], above, before, padded), y[i].reshape(H * columns * C_out)
+        row = image.shape[1] * C
+        windows, of_x = image.reshape(len(image) * row), (stride * C, row, 1)
+        for r in range(H_out):
+            at, to = r * stride * row, ((top + r * spacing) * columns + left) * C_out
+            target, first, step = (pixels, to, spacing * F) if whole else (wide, 0, F)
+            strip(W_out, F, windows, at, of_x, weights, 0, of_W, b, 0, 0, target, first, step, kH, n, floor)
+            if not whole:
+                for c in range(W_out):
+                    for k in range(C_out):
+                        pixels[to + c * spacing * C_out + k] = wide[c * F + k]
 
 
-@kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, i8, T[:,:,::1], T[:,:,:,::1], T[::1])")
-def correlate_images(x, dy, stride, above, before, padded, dW, row_sums):
-    """dW[i, j, k, f] = Σₙᵣ꜀ x[n, r·stride + i - above, c·stride + j - before, k] dy[n, r, c, f]; F is whole vectors.
+@kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, i8, T[:,:,:,:,::1], T[:,::1])")
+def correlate_images(run, start, stop, x, dy, stride, above, before, partial_dW, row_sums):
+    """dW[i, j, k, f] = Σₙᵣ꜀ x[n, r·stride + i - above, c·stride + j - before, k] dy[n, r, c, f], for these images n.
 
-    row_sums[(c, f)] = Σₙᵣ dy[n, r, c, f]: what is left of db to add up.
+    row_sums[run, (c, f)] = Σₙᵣ dy[n, r, c, f]: what is left of db to add up. F is whole vectors.
     """
-    (N, H, columns, F), (kH, kW, C, _) = dy.shape, dW.shape
-    sums, n, no_floor = dW.reshape(dW.size), kW * C, x.dtype.type(-np.inf)
-    padded[:], sums[:], row_sums[:] = 0, 0, 0
-    for i in range(N):
+    (_, H, columns, F), (_, kH, kW, C, _) = dy.shape, partial_dW.shape
+    sums, n, no_floor = partial_dW[run].reshape(kH * kW * C * F), kW * C, x.dtype.type(-np.inf)
+    padded = np.zeros(((H - 1) * stride + kH, (columns - 1) * stride + kW, C), x.dtype)
+    sums[:], row_sums[run] = 0, 0
+    for i in range(start, stop):
         image, slopes = surrounded(x[i], above, before, padded), dy[i].reshape(H * columns * F)
         row, of_dy = image.shape[1] * C, (columns * F, F)
         pixels, of_x = image.reshape(len(image) * row), (1, stride * row, stride * C)
         for k in range(kH):
             to = k * n * F
             strip(n, F, pixels, k * row, of_x, slopes, 0, of_dy, sums, to, F, sums, to, F, H, columns, no_floor)
-        add_rows(dy[i], row_sums)
+        add_rows(dy[i], row_sums[run])
 
 
 def conv2d(x: Array, W: Array, b: Array, stride: int, padding: Pair, out: Array, floor: float = -math.inf) -> Array:
@@ -69,21 +79,11 @@ def _convolve(
     """A convolution that fills only the pixels of out that are `spacing` apart from `start` on."""
     if spacing == 1 and winograd.suits(W, stride, out):
         return winograd.conv2d(x, W, b, padding, out, floor)
-    F, x, convolve, W, b = len(b), dense(x), convolve_images[x.dtype], whole_vectors(W), whole_vectors(b)
-    pixels = (slice(None), *(slice(first, None, spacing) for first in start))
-    _, H_out, W_out, _ = out[pixels].shape
-    if not H_out * W_out:
-        return out
-
-    def images(first: int, last: int) -> None:
-        to = out[first:last]
-        missing = len(b) > F  # channels of whole vectors
-        padded, wide = scratch(x.dtype, _reach(H_out, W_out, stride, W), (*to.shape[:3], len(b) * missing))
-        convolve(x[first:last], W, b, stride, *padding, padded, wide if missing else to, *start, spacing, floor)
-        if missing:
-            to[pixels] = wide[pixels][..., :F]
-
-    parallel(images, len(x), _images_in_a_block(H_out * W_out, W))
+    W = whole_vectors(W)
+    pixels = out[0, start[0] :: spacing, start[1] :: spacing, 0].size
+    if pixels:
+        args = dense(x), W, whole_vectors(b), stride, *padding, out, *start, spacing, floor
+        parallel(convolve_images, len(x), n_runs(len(x), _images_in_a_run(pixels, W)), *args)
     return out
 
 
@@ -92,20 +92,14 @@ def conv2d_weight_grad(x: Array, dy: Array, stride: int, padding: Pair, dW: Arra
     if winograd.suits(dW, stride, dy):
         winograd.conv2d_weight_grad(x, dy, padding, dW, db)
         return
-    x, dy, correlate = dense(x), whole_vectors(dy), correlate_images[x.dtype]
+    dy, N, F = whole_vectors(dy), len(x), len(db)
     _, H_out, W_out, width = dy.shape
-
-    def images(first: int, last: int) -> tuple[Array, Array]:
-        (padded,) = scratch(x.dtype, _reach(H_out, W_out, stride, dW))
-        sums = np.empty((*dW.shape[:3], width), x.dtype), np.empty(W_out * width, x.dtype)
-        correlate(x[first:last], dy[first:last], stride, *padding, padded, *sums)
-        return sums
-
-    fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_PIXELS // (H_out * W_out))
-    block = max(_images_in_a_block(H_out * W_out, dW), fewest)
-    total, row_sums = (np.sum(partials, axis=0) for partials in zip(*parallel(images, len(x), block), strict=True))
-    dW[...] = total[..., : len(db)]
-    db[...] = row_sums.reshape(W_out, width).sum(axis=0)[: len(db)]
+    fewest = max(-(-N // _MOST_PARTIALS), _FEWEST_PIXELS // (H_out * W_out))
+    count = n_runs(N, max(_images_in_a_run(H_out * W_out, dW), fewest))
+    partial_dW, row_sums = np.empty((count, *dW.shape[:3], width), x.dtype), np.empty((count, W_out * width), x.dtype)
+    parallel(correlate_images, N, count, dense(x), dy, stride, *padding, partial_dW, row_sums)
+    dW[...] = partial_dW.sum(axis=0)[..., :F]
+    db[...] = row_sums.sum(axis=0).reshape(W_out, width).sum(axis=0)[:F]
 
 
 def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Array) -> Array:
@@ -124,11 +118,5 @@ def conv2d_input_grad(dy: Array, W: Array, stride: int, padding: Pair, out: Arra
     return out
 
 
-def _reach(H_out: int, W_out: int, stride: int, W: Array) -> tuple[int, int, int]:
-    """The shape of an image with all that the windows of H_out × W_out pixels see."""
-    kH, kW, C, _ = W.shape
-    return (H_out - 1) * stride + kH, (W_out - 1) * stride + kW, C
-
-
-def _images_in_a_block(pixels: int, W: Array) -> int:
+def _images_in_a_run(pixels: int, W: Array) -> int:
     return max(1, _WORK // max(1, pixels * W.size))

@@ -12,15 +12,21 @@ from minisam.kernels.threads import parallel
 from minisam.kernels.tile import lanes, strip, whole_vectors
 
 _DEPTH = 256  # rows of b at a time
-_WORTH_A_THREAD = 1 << 21  # multiply-adds: below, waking a thread costs more than it brings
-_MOST_BLOCKS = 8
+_WORTH_A_RUN = 1 << 19  # multiply-adds
+_MOST_RUNS = 8
 
 
-@kernel("void(T[::1], i8, i8, T[:,::1], T[:,::1], i8, i8, i8, i8)")
-def multiply(a, a_row, a_step, b, out, top, bottom, left, right):
-    """out[m, j] = Σₖ a[m·a_row + k·a_step] b[k, j] for m from top to bottom and j from left to right."""
-    (K, N), n, width, no_floor = b.shape, bottom - top, right - left, b.dtype.type(-np.inf)
+@kernel("void(T[::1], i8, i8, T[:,::1], T[:,::1], i8, i8)")
+def multiply_run(run, start, stop, a, a_row, a_step, b, out, rows, columns):
+    """out[m, j] = Σₖ a[m·a_row + k·a_step] b[k, j], by runs of `rows` or of `columns`, of which the other is 0."""
+    (K, N), M, no_floor = b.shape, len(out), b.dtype.type(-np.inf)
+    top, bottom, left, right = 0, M, 0, N
+    if rows:
+        top, bottom = start * rows, min(M, stop * rows)
+    else:
+        left, right = start * columns, min(N, stop * columns)
     of_b, to, place = b.reshape(K * N), out.reshape(out.size), top * N + left
+    n, width = bottom - top, right - left
     out[top:bottom, left:right] = 0
     for k in range(0, K, _DEPTH):
         first, steps, depth = top * a_row + k * a_step, (a_row, 0, a_step), min(_DEPTH, K - k)
@@ -30,23 +36,15 @@ def multiply(a, a_row, a_step, b, out, top, bottom, left, right):
 def matmul(a: Array, b: Array, out: Array) -> Array:
     """out = a b, with a (M, K), b (K, N) and out (M, N); see `reference.matmul`."""
     (M, K), N = a.shape, b.shape[1]
-    run = multiply[a.dtype]
     transposed = a.T.flags.carray and not a.flags.carray  # as in dW = xᵀ dy: read where it lies
     flat, row, step = (a.T.reshape(-1), 1, M) if transposed else (dense(a).reshape(-1), K, 1)
     b = whole_vectors(b)
-    width, unit = b.shape[1], 2 * lanes(b.dtype)
+    width = b.shape[1]
     wide = out if width == N and out.flags.carray else np.empty((M, width), out.dtype)
-
-    def rows(start: int, stop: int) -> None:
-        run(flat, row, step, b, wide, start, stop, 0, width)
-
-    def columns(start: int, stop: int) -> None:
-        run(flat, row, step, b, wide, 0, M, start * unit, min(stop * unit, width))
-
-    by_rows = M >= N
-    units = M if by_rows else -(-width // unit)
-    n_blocks = max(1, min(_MOST_BLOCKS, M * K * N // _WORTH_A_THREAD, units))
-    parallel(rows if by_rows else columns, units, -(-units // n_blocks))
+    rows, columns = (1, 0) if M >= N else (0, 2 * lanes(b.dtype))
+    n = M if rows else -(-width // columns)
+    count = max(1, min(_MOST_RUNS, M * K * N // _WORTH_A_RUN, n))
+    parallel(multiply_run, n, count, flat, row, step, b, wide, rows, columns)
     if wide is not out:
         out[...] = wide[:, :N]
     return out

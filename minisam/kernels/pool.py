@@ -8,15 +8,16 @@ import numpy as np
 
 from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.threads import parallel
+from minisam.kernels.threads import n_runs, parallel
 
-_BLOCK = 1 << 16  # numbers in the images that a thread takes at once
+_RUN = 1 << 15  # numbers in the images that a thread takes at once
 
 
 @kernel("void(T[:,:,:,::1], i8, i8, T[:,:,:,::1], u1[:,:,:,::1])")
-def max_pool_images(x, size, stride, y, winner):
-    N, H_out, W_out, C = y.shape
-    for n, r, p in np.ndindex(N, H_out, size * size):
+def max_pool_images(run, start, stop, x, size, stride, y, winner):
+    _, H_out, W_out, C = y.shape
+    for image, r, p in np.ndindex(stop - start, H_out, size * size):
+        n = start + image
         i, j = divmod(p, size)
         row, best, place = x[n, r * stride + i], y[n, r], winner[n, r]
         for c in range(W_out):
@@ -29,11 +30,12 @@ def max_pool_images(x, size, stride, y, winner):
 
 
 @kernel("void(T[:,:,:,::1], u1[:,:,:,::1], i8, i8, T[:,:,:,::1])")
-def max_pool_images_grad(dy, winner, size, stride, dx):
-    N, H_out, W_out, C = dy.shape
+def max_pool_images_grad(run, start, stop, dy, winner, size, stride, dx):
+    _, H_out, W_out, C = dy.shape
     zero = dx.dtype.type(0)
-    dx[:] = zero
-    for n, r, p in np.ndindex(N, H_out, size * size):
+    dx[start:stop] = zero
+    for image, r, p in np.ndindex(stop - start, H_out, size * size):
+        n = start + image
         i, j = divmod(p, size)
         to, g, place = dx[n, r * stride + i], dy[n, r], winner[n, r]
         for c in range(W_out):
@@ -42,9 +44,10 @@ def max_pool_images_grad(dy, winner, size, stride, dx):
 
 
 @kernel("void(T[:,:,:,::1], u1[:,:,:,::1], i8, i8, T[:,:,:,::1])")
-def picked_images(x, winner, size, stride, y):
-    N, H_out, W_out, C = y.shape
-    for n, r, p in np.ndindex(N, H_out, size * size):
+def picked_images(run, start, stop, x, winner, size, stride, y):
+    _, H_out, W_out, C = y.shape
+    for image, r, p in np.ndindex(stop - start, H_out, size * size):
+        n = start + image
         i, j = divmod(p, size)
         row, to, place = x[n, r * stride + i], y[n, r], winner[n, r]
         for c in range(W_out):
@@ -54,21 +57,21 @@ def picked_images(x, winner, size, stride, y):
 
 def max_pool2d(x: Array, size: int, stride: int, out: Array, winner: Array) -> Array:
     """Each window's maximum into out, its place into winner (uint8); see `reference.max_pool2d`."""
-    x, pool = dense(x), max_pool_images[x.dtype]
-    parallel(lambda i, j: pool(x[i:j], size, stride, out[i:j], winner[i:j]), len(x), max(1, _BLOCK // x[0].size))
+    parallel(max_pool_images, len(x), _n_runs(x), dense(x), size, stride, out, winner)
     return out
 
 
 def max_pool2d_picked(x: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
     """What x has in the winners' places into out; see `reference.max_pool2d_picked`."""
-    x, pick = dense(x), picked_images[x.dtype]
-    parallel(lambda i, j: pick(x[i:j], winner[i:j], size, stride, out[i:j]), len(x), max(1, _BLOCK // x[0].size))
+    parallel(picked_images, len(x), _n_runs(x), dense(x), winner, size, stride, out)
     return out
 
 
 def max_pool2d_grad(dy: Array, winner: Array, size: int, stride: int, out: Array) -> Array:
     """dL/dx into out; see `reference.max_pool2d_grad`."""
-    dy, pool = dense(dy), max_pool_images_grad[dy.dtype]
-    run = max(1, _BLOCK // out[0].size)
-    parallel(lambda i, j: pool(dy[i:j], winner[i:j], size, stride, out[i:j]), len(dy), run)
+    parallel(max_pool_images_grad, len(dy), _n_runs(out), dense(dy), winner, size, stride, out)
     return out
+
+
+def _n_runs(x: Array) -> int:
+    return n_runs(len(x), max(1, _RUN // x[0].size))

@@ -1,32 +1,30 @@
 """One thread pool for everything. (A first reading may skip this chapter: `parallel` is a loop.)
 
-A network's step is a chain of short loops over blocks: some rows of a matrix, some images of a
-batch. The blocks follow from the shapes alone, each is computed by one thread, and partial sums are
-added in block order. So the result has the same bits on one thread and on sixteen. Where NumPy's own
+A network's step is a chain of short loops over runs: some rows of a matrix, some images of a
+batch. The runs follow from the shapes alone, each is computed by one thread, and partial sums are
+added in their order. So the result has the same bits on one thread and on sixteen. Where NumPy's own
 matrix products stand between kernels, as in a layer that you write, BLAS must not start threads of its
 own: two pools on the same cores wait for each other.
 """
 
-import itertools
-import math
+import ctypes
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
-from queue import SimpleQueue
 from typing import Any
 
 import numba
-import numpy as np
-from numba.extending import intrinsic
 from threadpoolctl import ThreadpoolController
 
-from minisam.checks import Count, require
-from minisam.kernels.compiled import kernel
+from minisam.checks import Array, Count, require
+from minisam.kernels.compiled import Kernel, MachineCode, share
+from minisam.kernels.team import BOARD, MOST_RUNS, help_out, new_board
 
 MOST_THREADS = 256  # a slip of the keyboard should not start a million
-_SPINS = 1 << 20  # looks at a counter, some 300 µs, before a waiting thread goes to sleep
 
 
 def available_cores() -> int:
@@ -45,10 +43,13 @@ _local = threading.local()
 
 def get_threads() -> int:
     """Threads that the kernels use: from `set_threads`, otherwise OMP_NUM_THREADS, otherwise all available cores."""
-    if _n_threads is not None:
-        return _n_threads
-    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the outermost level's
-    return min(int(limit[:9]), MOST_THREADS) if limit[:9].isdecimal() and int(limit[:9]) > 0 else available_cores()
+    return _n_threads or _threads_by_default(os.environ.get("OMP_NUM_THREADS", ""))
+
+
+@cache
+def _threads_by_default(limits: str) -> int:
+    limit = limits.split(",")[0][:9]  # the outermost level's
+    return min(int(limit), MOST_THREADS) if limit.isdecimal() and int(limit) > 0 else available_cores()
 
 
 def set_threads(n: int) -> None:
@@ -67,72 +68,47 @@ def set_threads(n: int) -> None:
     _n_threads = n
 
 
-@intrinsic
-def _load(typing_context, counter):
-    """counter[0], read anew each time: the compiler would move an ordinary load out of the loop below."""
-
-    def generate(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        return builder.load_atomic(array.data, "acquire", 8)
-
-    return numba.types.int64(counter), generate
-
-
-@kernel("void(i8[::1], i8, i8)")
-def _spin(counter, value, most):
-    """Wait until counter[0] ≥ value, but not forever."""
-    while most > 0 and _load(counter) < value:
-        most -= 1
-
-
 class _Pool:
-    """Threads that take work from a queue.
+    """Threads that help whoever has a job on the pool's board."""
 
-    Waking a sleeping thread takes longer than many of the loops here, so a waiting thread first spins:
-    it looks at a counter, again and again. The queues decide what is done; spinning only saves time.
-    """
+    def __init__(self, n_helpers: int) -> None:
+        self.board, self.free = new_board(n_helpers + 1), threading.Lock()
+        self.asleep: deque[threading.Lock] = deque()  # what sleeping helpers wait for
+        self.leaders_core = _current_core()
+        if n_helpers and not numba.config.DISABLE_JIT:
+            _help_out.compile(BOARD, numba.i8)
+            for i in range(n_helpers):
+                threading.Thread(target=self._help, args=[i + 1], name=f"minisam-{i}", daemon=True).start()
 
-    def __init__(self, n_threads: int) -> None:
-        # A loop in plain Python would hold the global lock: without the compiler, no thread spins.
-        self.spin = (lambda *_: None) if numba.config.DISABLE_JIT else _spin[np.dtype(np.float32)]
-        self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.posted = np.zeros(1, np.int64)
-        for i in range(n_threads):
-            threading.Thread(target=self._help, name=f"minisam-{i}", daemon=True).start()
-
-    def _help(self) -> None:
-        _local.at_work = True
-        np.seterr(over="ignore", invalid="ignore")  # what is not finite shows in the result
+    def _help(self, thread: int) -> None:
+        awake = threading.Lock()
+        awake.acquire()
         while True:
-            posted = self.posted[0]
-            if self.tasks.empty():
-                self.spin(self.posted, posted + 1, _SPINS)
-            self.tasks.get()()
+            _leave(self.leaders_core)
+            _help_out.run(self.board, thread)
+            self.asleep.append(awake)
+            awake.acquire()
 
-    def run(self, work: Callable[[], None], n_helpers: int) -> None:
-        """Run work in the calling thread and in n_helpers others; raise the first error of any of them."""
-        outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-        finished = np.zeros(1, np.int64)
-
-        def attempt() -> None:
-            outcome: BaseException | None = None
-            try:
-                work()
-            except BaseException as error:
-                outcome = error
-            outcomes.put(outcome)  # exactly one: a second would stay unread, Ctrl-C among them
-            finished[0] += 1
-
-        for _ in range(n_helpers):
-            self.tasks.put(attempt)
-        self.posted[0] += n_helpers
-        attempt()
-        self.spin(finished, n_helpers + 1, _SPINS)
-        errors = [outcomes.get() for _ in range(n_helpers + 1)]
-        for error in filter(None, errors):
-            raise error
+    def wake(self) -> None:
+        """Wake the helpers that sleep."""
+        if self.asleep:
+            self.leaders_core = _current_core()
+        while self.asleep:
+            self.asleep.pop().release()
 
 
+# Linux may start or wake a helper on its leader's core and leave both there: then one waits for the other.
+_current_core = getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1) if sys.platform == "linux" else lambda: -1
+
+
+def _leave(core: int) -> None:
+    """Let the calling thread run on any core but this one."""
+    if core >= 0 and len(others := os.sched_getaffinity(os.getpid()) - {core}):
+        with suppress(OSError):  # cores can be taken away
+            os.sched_setaffinity(0, others)
+
+
+_help_out = MachineCode(help_out)
 _pool = cache(_Pool)
 
 
@@ -178,53 +154,44 @@ def _limit_blas(n_threads: list[int]) -> None:
         release(force=True)
 
 
-def runs(n: int, most: int) -> list[tuple[int, int]]:
-    """Cut 0 … n - 1 into nearly equal runs (start, stop) of at most `most`: one run, or an even number of them.
+def n_runs(n: int, most: int) -> int:
+    """How many runs of at most `most` to cut 0 … n - 1 into: one, or an even number of them, up to MOST_RUNS.
 
-    >>> runs(32, most=11)
-    [(0, 8), (8, 16), (16, 24), (24, 32)]
+    >>> n_runs(32, most=32), n_runs(32, most=11)
+    (1, 4)
     """
-    count = min(n, 1 if n <= most else 2 * -(-n // (2 * most)))
-    return list(itertools.pairwise(i * n // max(count, 1) for i in range(count + 1)))
+    return 1 if n <= most else min(n, 2 * -(-n // (2 * most)), MOST_RUNS)
 
 
-def parallel(task: Callable[[int, int], Any], n: int, most: int = 1) -> list[Any]:
-    """[task(start, stop) for start, stop in runs(n, most)], shared out among the threads.
+def parallel(kernel: Kernel, n: int, count: int, *args: Any) -> None:
+    """loop(run, run · n // count, (run + 1) · n // count, *args) for run < count, shared out among the threads.
 
-    >>> parallel(lambda start, stop: sum(range(start, stop)), 4, most=2)
-    [1, 5]
+    The first of args is an array of the type for which the kernel is to be compiled.
+
+    Raises:
+        MemoryError: a run found no memory for its scratch arrays.
     """
-    cuts = runs(n, most)
-    results: list[Any] = [None] * len(cuts)
-    waiting = iter(range(len(cuts)))  # next() is atomic: a free thread takes the next run
-
-    def work() -> None:
-        for i in waiting:
-            results[i] = task(*cuts[i])
-
-    if getattr(_local, "at_work", False):  # a task that calls a kernel: its thread computes it alone
-        work()
-        return results
-    _local.at_work = True
-    try:
-        n_threads = min(get_threads(), len(cuts))
-        if n_threads <= 1:
-            work()
-        else:
-            _pool(get_threads() - 1).run(work, n_threads - 1)
-    finally:
-        _local.at_work = False
-    return results
+    number = args[0].dtype.type
+    args = tuple(number(value) if isinstance(value, float) else value for value in args)
+    loop = kernel[args[0].dtype]
+    if numba.config.DISABLE_JIT:
+        for run in range(count):
+            kernel.loop(run, run * n // count, (run + 1) * n // count, *args)
+        return
+    pool = _pool(get_threads() - 1)
+    if count > 1 and pool.free.acquire(blocking=False):
+        try:
+            pool.wake()
+            failed = share.run(pool.board, loop, n, count, args)
+        finally:
+            pool.free.release()
+    else:  # little to do, or other threads have the pool
+        failed = share.run(_own_board(), loop, n, count, args)
+    if failed:
+        raise MemoryError(f"{kernel.loop.__name__} found no memory for {n} items")
 
 
-def scratch(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Uninitialised arrays in the calling thread's own memory, which its next call overwrites."""
-    arrays, sizes = [], [math.prod(shape) for shape in shapes]
-    n_bytes = sum(sizes) * dtype.itemsize
-    if getattr(_local, "buffer", np.empty(0)).nbytes < n_bytes:
-        _local.buffer = np.empty(n_bytes, np.uint8)
-    rest = _local.buffer[:n_bytes].view(dtype)
-    for shape, size in zip(shapes, sizes, strict=True):
-        arrays.append(rest[:size].reshape(shape))
-        rest = rest[size:]
-    return arrays
+def _own_board() -> Array:
+    if not hasattr(_local, "board"):
+        _local.board = new_board(1)
+    return _local.board

@@ -10,50 +10,53 @@ import numpy as np
 
 from minisam.checks import Array
 from minisam.kernels import reference
-from minisam.kernels.compiled import dense, kernel
-from minisam.kernels.threads import parallel
+from minisam.kernels.compiled import Kernel, dense, kernel
+from minisam.kernels.threads import n_runs, parallel
 
-_BLOCK = 1 << 17  # elements: small enough to share out, large enough to be worth a call
+_RUN = 1 << 15  # elements: small enough to share out, large enough to be worth a thread
 
 
 @kernel("void(T[::1], T[::1])")
-def relu_block(x, out):
-    zero = x.dtype.type(0)
+def relu_run(run, start, stop, x, out):
+    x, out, zero = x[start:stop], out[start:stop], x.dtype.type(0)
     for i in range(len(x)):
         out[i] = zero if x[i] < zero else x[i]  # a NaN stays a NaN
 
 
 @kernel("void(T[::1], T[::1], T[::1])")
-def relu_grad_block(y, dy, out):
-    zero = y.dtype.type(0)
+def relu_grad_run(run, start, stop, y, dy, out):
+    y, dy, out, zero = y[start:stop], dy[start:stop], out[start:stop], y.dtype.type(0)
     for i in range(len(y)):
         out[i] = dy[i] if y[i] > 0 else zero
 
 
 # The compiler may add in an order of its own, in several running sums: with one, each addition
 # would wait for the one before.
-@kernel("f8(T[::1], T[::1])", fastmath={"reassoc"})
-def dot_block(a, b):
-    total = 0.0
+@kernel("void(T[::1], T[::1], f8[::1])", fastmath={"reassoc"})
+def dot_run(run, start, stop, a, b, sums):
+    a, b, total = a[start:stop], b[start:stop], 0.0
     for i in range(len(a)):
         total += np.float64(a[i]) * np.float64(b[i])
-    return total
+    sums[run] = total
 
 
-@kernel("void(T[::1], T[::1], T)")
-def add_scaled_block(theta, g, scale):
+@kernel("void(T[::1], T[::1], T[::1], T)")
+def add_scaled_run(run, start, stop, theta, g, out, scale):
+    theta, g, out = theta[start:stop], g[start:stop], out[start:stop]
     for i in range(len(theta)):
-        theta[i] += scale * g[i]
+        out[i] = theta[i] + scale * g[i]
 
 
 @kernel("void(T[::1], T[::1], T, T)")
-def gd_block(theta, g, lr, weight_decay):
+def gd_run(run, start, stop, theta, g, lr, weight_decay):
+    theta, g = theta[start:stop], g[start:stop]
     for i in range(len(theta)):
         theta[i] -= lr * (g[i] + weight_decay * theta[i])
 
 
 @kernel("void(T[::1], T[::1], T[::1], T, T, T, b1)")
-def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
+def momentum_run(run, start, stop, theta, g, velocity, lr, momentum, weight_decay, nesterov):
+    theta, g, velocity = theta[start:stop], g[start:stop], velocity[start:stop]
     for i in range(len(theta)):
         slope = g[i] + weight_decay * theta[i]
         v = momentum * velocity[i] + slope
@@ -62,7 +65,8 @@ def momentum_block(theta, g, velocity, lr, momentum, weight_decay, nesterov):
 
 
 @kernel("void(T[::1], T[::1], T[::1], T[::1], T, T, T, T, T, T, T, T)")
-def adam_block(theta, g, m, v, step_size, decay, beta1, beta2, rest1, rest2, inverse_root, eps):
+def adam_run(run, start, stop, theta, g, m, v, step_size, decay, beta1, beta2, rest1, rest2, inverse_root, eps):
+    theta, g, m, v = theta[start:stop], g[start:stop], m[start:stop], v[start:stop]
     for i in range(len(theta)):
         first = beta1 * m[i] + rest1 * g[i]
         second = beta2 * v[i] + rest2 * g[i] * g[i]
@@ -74,35 +78,34 @@ def _flat(x: Array) -> Array:
     return dense(x).reshape(-1)
 
 
-def _blockwise(block, *vectors: Array, scalars: tuple = ()) -> None:
-    """Run block(*slices, *scalars) over slices of _BLOCK elements."""
+def _all(loop: Kernel, *vectors: Array, scalars: tuple = ()) -> None:
+    """The loop over whole vectors."""
     if len({len(x) for x in vectors}) > 1:  # compiled loops do not check their bounds
         raise ValueError(f"expected vectors of one length, got {[len(x) for x in vectors]}")
-
-    if len(vectors[0]) <= _BLOCK:
-        block(*vectors, *scalars)
-    else:
-        parallel(lambda i, j: block(*[x[i:j] for x in vectors], *scalars), len(vectors[0]), _BLOCK)
+    n = len(vectors[0])
+    parallel(loop, n, n_runs(n, _RUN), *vectors, *scalars)
 
 
 def relu(x: Array, out: Array) -> Array:
     """out = max(x, 0); see `reference.relu`."""
-    _blockwise(relu_block[x.dtype], _flat(x), out.reshape(-1))
+    _all(relu_run, _flat(x), out.reshape(-1))
     return out
 
 
 def relu_grad(y: Array, dy: Array, out: Array) -> Array:
     """out = dy where y > 0, else 0; see `reference.relu_grad`."""
-    _blockwise(relu_grad_block[y.dtype], _flat(y), _flat(dy), out.reshape(-1))
+    _all(relu_grad_run, _flat(y), _flat(dy), out.reshape(-1))
     return out
 
 
 def dot(a: Array, b: Array) -> float:
-    """aᵀb, summed in float64, block by block in a fixed order; see `reference.dot`."""
-    a, b, block = _flat(a), _flat(b), dot_block[a.dtype]
+    """aᵀb, summed in float64, run by run in a fixed order; see `reference.dot`."""
+    a, b = _flat(a), _flat(b)
     if len(a) != len(b):
         raise ValueError(f"expected vectors of one length, got {len(a)} and {len(b)}")
-    return float(sum(parallel(lambda i, j: block(a[i:j], b[i:j]), len(a), _BLOCK)))
+    sums = np.empty(n_runs(len(a), _RUN))
+    parallel(dot_run, len(a), len(sums), a, b, sums)
+    return float(sums.sum())
 
 
 def norm(g: Array) -> float:
@@ -114,31 +117,21 @@ def add_scaled(theta: Array, scale: float, g: Array, out: Array) -> Array:
     """out = theta + scale g; see `reference.add_scaled`."""
     if abs(scale) > float(np.finfo(theta.dtype).max):  # rare: SAM's rho/‖g‖ for a gradient of 1e-40
         return reference.add_scaled(theta, scale, g, out)
-    add = add_scaled_block[theta.dtype]
-
-    def copy_and_add(out: Array, theta: Array, g: Array) -> None:
-        np.copyto(out, theta)
-        add(out, g, scale)  # in place: a loop over three arrays that may overlap is slow
-
-    if out is theta:
-        _blockwise(add, out, _flat(g), scalars=(scale,))
-    else:
-        _blockwise(copy_and_add, out, _flat(theta), _flat(g))
+    _all(add_scaled_run, _flat(theta), _flat(g), out, scalars=(scale,))
     return out
 
 
 def gd_update(theta, g, lr, weight_decay):
     """One step of gradient descent, in place; see `reference.gd_update`."""
-    _blockwise(gd_block[theta.dtype], theta, _flat(g), scalars=(lr, weight_decay))
+    _all(gd_run, theta, _flat(g), scalars=(lr, weight_decay))
 
 
 def momentum_update(theta, g, velocity, lr, momentum, weight_decay, nesterov):
     """One step of heavy-ball or Nesterov momentum, in place; see `reference.momentum_update`."""
-    block = momentum_block[theta.dtype]
-    _blockwise(block, theta, _flat(g), velocity, scalars=(lr, momentum, weight_decay, nesterov))
+    _all(momentum_run, theta, _flat(g), velocity, scalars=(lr, momentum, weight_decay, nesterov))
 
 
 def adam_update(theta, g, m, v, step_size, decay, beta1, beta2, root_bias2, eps):
     """One step of Adam, in place; see `reference.adam_update`."""
     scalars = (step_size, decay, beta1, beta2, 1 - beta1, 1 - beta2, 1 / root_bias2, eps)
-    _blockwise(adam_block[theta.dtype], theta, _flat(g), m, v, scalars=scalars)
+    _all(adam_run, theta, _flat(g), m, v, scalars=scalars)

@@ -29,13 +29,14 @@ import numpy as np
 from minisam.checks import Array
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.reference import Pair
-from minisam.kernels.threads import parallel, scratch
+from minisam.kernels.threads import n_runs, parallel
 from minisam.kernels.tile import add_rows, lanes, strip, surrounded
 
 _FEWEST_CHANNELS = 16  # with fewer, making tiles costs more than they save
 _WORK = 1 << 17  # multiply-adds of one of the 36 products that a thread takes at once
 _CHUNK_BYTES = 1 << 19  # of transformed tiles, which stay in the cache until they are multiplied
 _MOST_PARTIALS = 8  # partial weight gradients, added up in order
+_COLUMNS = 1024  # of G g Gᵀ that a thread makes at once
 _FEWEST_TILES = 128  # for each of them: then adding them up takes little time
 
 # The sixth point is ∞, where a polynomial's value is its highest coefficient. These finite ones keep
@@ -56,16 +57,22 @@ def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step, zeros
     strip(n, length, A, a, steps, B, b, (0, b_step), zeros, 0, 0, C, c, c_step, 1, P, no_floor)
 
 
-@kernel("void(T[:,::1], T[::1], T[::1], T[::1], T[::1])")
-def both_sides(M, x, half, y, zeros):
-    """y[i, j, :] = Σₚᵩ M[i, p] M[j, q] x[p, q, :]: M x Mᵀ for a matrix x whose entries are vectors."""
-    rows, taps = M.shape
-    length, M = len(x) // taps**2, M.reshape(rows * taps)
+@kernel("void(T[:,::1], T[:,:,::1], T[:,::1], i8)")
+def both_sides(run, start, stop, M, x, y, unit):
+    """y[ij, :] = Σₚᵩ M[i, p] M[j, q] Σₙ x[n, pq, :], for a part of `:`: M x Mᵀ for a matrix x of vectors."""
+    (rows, taps), first, length = M.shape, start * unit, (stop - start) * unit
+    M, step, zeros = M.reshape(rows * taps), taps * length, np.zeros(length, x.dtype)
+    total, half, to = np.zeros(taps * step, x.dtype), np.empty(rows * step, x.dtype), y.reshape(y.size)
+    for partial in x:
+        for p in range(taps**2):
+            part, sums = partial[p, first : first + length], total[p * length : (p + 1) * length]
+            for k in range(length):
+                sums[k] += part[k]
     for q in range(taps):
-        at, step = q * length, taps * length
-        product(rows, length, M, 0, taps, 1, x, at, step, taps, half, at, step, zeros)
+        product(rows, length, M, 0, taps, 1, total, q * length, step, taps, half, q * length, step, zeros)
     for i in range(rows):
-        product(rows, length, M, 0, taps, 1, half, i * taps * length, length, taps, y, i * rows * length, length, zeros)
+        place = i * rows * y.shape[1] + first
+        product(rows, length, M, 0, taps, 1, half, i * step, length, taps, to, place, y.shape[1], zeros)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -110,47 +117,60 @@ def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
             strip(n, F, A_T, 0, (6, 0, 1), combined, at, (0, row), b, 0, 0, pixels, to, F, 1, 6, floor)
 
 
-@kernel(
-    "void(T[:,:,:,::1], T[:,:,:,::1], T[::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
-    " T[:,:,::1], T[::1], T[::1], T[::1], T[:,:,:,::1], T)"
-)
-def convolve_tiles(x, U, b, above, before, B_T, A_T, zeros, chunk, padded, combined, V, VU, y, floor):
-    """y = max(b + the 3×3 convolution of x, floor), `chunk` rows of tiles at a time, in scratch memory."""
-    (N, H, W, F), C = y.shape, x.shape[3]
-    tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
-    U = U.reshape(U.size)
-    padded[:] = 0
-    for start in range(0, N * tile_rows, chunk):
-        stop = min(start + chunk, N * tile_rows)
-        n = (stop - start) * n_tiles
-        rows_to_points(x, start, stop, above, before, B_T, n_tiles, padded, combined, V, zeros)
+@numba.njit(nogil=True, error_model="numpy")
+def tiling(y, C):
+    """Rows of tiles in an image, tiles in such a row, and how many rows are transformed at a time."""
+    rows, columns = (y.shape[1] + 3) // 4, (y.shape[2] + 3) // 4
+    return rows, columns, max(1, _CHUNK_BYTES // (36 * columns * (C + y.shape[3]) * y.itemsize))
+
+
+@kernel("void(T[:,:,:,::1], T[:,::1], T[::1], i8, i8, T[:,::1], T[:,::1], T[:,:,:,::1], T)")
+def convolve_tiles(run, start, stop, x, U, b, above, before, B_T, A_T, y, floor):
+    """y = max(b + the 3×3 convolution of x, floor), a few rows of tiles at a time."""
+    C, F = x.shape[3], y.shape[3]
+    tile_rows, n_tiles, chunk = tiling(y, C)
+    row, n = max((4 * n_tiles + 2) * C, x.shape[2] * C, 4 * n_tiles * F), chunk * n_tiles
+    padded, combined, zeros = (
+        np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype),
+        np.empty(6 * row, x.dtype),
+        np.zeros(row, x.dtype),
+    )
+    V, VU, U = np.empty(36 * n * C, x.dtype), np.empty(36 * n * F, x.dtype), U.reshape(U.size)
+    for first in range(start * tile_rows, stop * tile_rows, chunk):
+        last = min(first + chunk, stop * tile_rows)
+        n = (last - first) * n_tiles
+        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V, zeros)
         for p in range(36):
             product(n, F, V, p * n * C, C, 1, U, p * C * F, F, C, VU, p * n * F, F, zeros)
-        for row in range(start, stop):
-            i, r = divmod(row, tile_rows)
-            from_points(VU, (row - start) * n_tiles, n, A_T, b, y[i], r, combined, floor, zeros)
+        for tile_row in range(first, last):
+            i, r = divmod(tile_row, tile_rows)
+            from_points(VU, (tile_row - first) * n_tiles, n, A_T, b, y[i], r, combined, floor, zeros)
 
 
-@kernel(
-    "void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, T[:,::1], T[:,::1], T[::1], i8,"
-    " T[:,:,::1], T[:,:,::1], T[::1], T[::1], T[::1], T[::1], T[::1])"
-)
-def correlate_tiles(x, dy, above, before, B_T, A, zeros, chunk, padded, padded_dy, combined, V, D, dU, row_sums):
-    """dU = Vᵀ D, added up over all tiles, and row_sums as in `conv.correlate_images`."""
-    (N, H, W, F), C = dy.shape, x.shape[3]
-    tile_rows, n_tiles = (H + 3) // 4, (W + 3) // 4
-    no_floor = zeros.dtype.type(-np.inf)
-    padded[:], padded_dy[:], dU[:], row_sums[:] = 0, 0, 0, 0
-    for start in range(0, N * tile_rows, chunk):
-        stop = min(start + chunk, N * tile_rows)
-        n = (stop - start) * n_tiles
-        rows_to_points(x, start, stop, above, before, B_T, n_tiles, padded, combined, V, zeros)
-        rows_to_points(dy, start, stop, 0, 0, A, n_tiles, padded_dy, combined, D, zeros)
+@kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, T[:,::1], T[:,::1], T[:,:,::1], T[:,::1])")
+def correlate_tiles(run, start, stop, x, dy, above, before, B_T, A, dU, row_sums):
+    """dU[run] = Vᵀ D, added up over all tiles, and row_sums as in `conv.correlate_images`."""
+    C, F = x.shape[3], dy.shape[3]
+    tile_rows, n_tiles, chunk = tiling(dy, C)
+    row, n = max((4 * n_tiles + 2) * C, x.shape[2] * C, 4 * n_tiles * F, dy.shape[2] * F), chunk * n_tiles
+    padded, padded_dy = (
+        np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype),
+        np.zeros((4 * tile_rows, 4 * n_tiles, F), x.dtype),
+    )
+    combined, zeros, no_floor = np.empty(6 * row, x.dtype), np.zeros(row, x.dtype), x.dtype.type(-np.inf)
+    V, D = np.empty(36 * n * C, x.dtype), np.empty(36 * n * F, x.dtype)
+    sums = dU[run].reshape(36 * C * F)
+    sums[:], row_sums[run] = 0, 0
+    for first in range(start * tile_rows, stop * tile_rows, chunk):
+        last = min(first + chunk, stop * tile_rows)
+        n = (last - first) * n_tiles
+        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V, zeros)
+        rows_to_points(dy, first, last, 0, 0, A, n_tiles, padded_dy, combined, D, zeros)
         for p in range(36):
             to = p * C * F
-            strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), dU, to, F, dU, to, F, 1, n, no_floor)
-    for i in range(N):
-        add_rows(dy[i], row_sums)
+            strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), sums, to, F, sums, to, F, 1, n, no_floor)
+    for i in range(start, stop):
+        add_rows(dy[i], row_sums[run])
 
 
 _allowed = True
@@ -178,46 +198,40 @@ def suits(W: Array, stride: int, y: Array) -> bool:
 def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float = -math.inf) -> Array:
     """Write the 3×3 convolution at stride 1 into out; see `reference.conv2d`."""
     C, F = W.shape[2:]
-    x, b, convolve = dense(x), dense(b), convolve_tiles[x.dtype]
-    (rows, columns, chunk), A_T, B_T, G = _tiling(out, W), *_matrices(x.dtype, _A.T)
-    image, n = (4 * rows + 2, 4 * columns + 2, C), chunk * columns
-    longest = max(image[1] * C, x.shape[2] * C, 4 * columns * F, C * F)
-    zeros = np.zeros(longest, x.dtype)
-    U = _both_sides(G, dense(W), (6, 6, C, F), zeros)  # G g Gᵀ
-
-    def images(first: int, last: int) -> None:
-        scratches = scratch(x.dtype, image, (6 * longest,), (36 * n * C,), (36 * n * F,))
-        convolve(x[first:last], U, b, *padding, B_T, A_T, zeros, chunk, *scratches, out[first:last], floor)
-
-    parallel(images, len(x), _images_in_a_block(rows * columns, W))
+    A_T, B_T, G = _matrices(x.dtype, _A.T)
+    U = _both_sides(G, W.reshape(1, 9, C * F))  # G g Gᵀ
+    parallel(
+        convolve_tiles,
+        len(x),
+        n_runs(len(x), _images_in_a_run(out, W)),
+        dense(x),
+        U,
+        dense(b),
+        *padding,
+        B_T,
+        A_T,
+        out,
+        floor,
+    )
     return out
 
 
 def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
-    x, dy, correlate = dense(x), dense(dy), correlate_tiles[x.dtype]
-    (rows, columns, chunk), A, B_T, G = _tiling(dy, dW), *_matrices(x.dtype, _A)
-    image, slopes, n = (4 * rows + 2, 4 * columns + 2, C), (4 * rows, 4 * columns, F), chunk * columns
-    longest = max(image[1] * C, x.shape[2] * C, dy.shape[2] * F, slopes[1] * F, C * F)
-    zeros = np.zeros(longest, x.dtype)
-
-    def images(first: int, last: int) -> tuple[Array, Array]:
-        sums = np.empty(36 * C * F, x.dtype), np.empty(dy.shape[2] * F, x.dtype)
-        scratches = scratch(x.dtype, image, slopes, (6 * longest,), (36 * n * C,), (36 * n * F,))
-        correlate(x[first:last], dy[first:last], *padding, B_T, A, zeros, chunk, *scratches, *sums)
-        return sums
-
-    fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_TILES // (rows * columns))
-    block = max(_images_in_a_block(rows * columns, dW), fewest)
-    dU, row_sums = (np.sum(partials, axis=0) for partials in zip(*parallel(images, len(x), block), strict=True))
-    dW[...] = _both_sides(np.ascontiguousarray(G.T), dU, dW.shape, zeros)
-    np.sum(row_sums.reshape(-1, F), axis=0, out=db)
+    A, B_T, G = _matrices(x.dtype, _A)
+    fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_TILES // _tiles(dy))
+    count = n_runs(len(x), max(_images_in_a_run(dy, dW), fewest))
+    dU, row_sums = np.empty((count, 36, C * F), x.dtype), np.empty((count, dy.shape[2] * F), x.dtype)
+    parallel(correlate_tiles, len(x), count, dense(x), dense(dy), *padding, B_T, A, dU, row_sums)
+    dW[...] = _both_sides(np.ascontiguousarray(G.T), dU).reshape(dW.shape)
+    np.sum(row_sums.sum(axis=0).reshape(-1, F), axis=0, out=db)
 
 
-def _both_sides(M: Array, x: Array, shape: tuple[int, ...], zeros: Array) -> Array:
-    y = np.empty(shape, x.dtype)
-    both_sides[x.dtype](M, x.reshape(-1), np.empty(y.size // len(M) * M.shape[1], x.dtype), y.reshape(-1), zeros)
+def _both_sides(M: Array, x: Array) -> Array:
+    unit = lanes(x.dtype) ** 2  # divides C·F
+    n, y = x.shape[2] // unit, np.empty((len(M) ** 2, x.shape[2]), x.dtype)
+    parallel(both_sides, n, n_runs(n, -(-_COLUMNS // unit)), M, dense(x), y, unit)
     return y
 
 
@@ -225,11 +239,10 @@ def _matrices(dtype: np.dtype, A: Array) -> list[Array]:
     return [np.ascontiguousarray(matrix, dtype) for matrix in (A, _B_T, _G)]
 
 
-def _tiling(y: Array, W: Array) -> tuple[int, int, int]:
-    """Rows of tiles in an image, tiles in such a row, and how many rows are transformed at a time."""
-    rows, columns = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
-    return rows, columns, max(1, _CHUNK_BYTES // (36 * columns * sum(W.shape[2:]) * W.itemsize))
+def _tiles(y: Array) -> int:
+    """The number of tiles in an image."""
+    return -(-y.shape[1] // 4) * -(-y.shape[2] // 4)
 
 
-def _images_in_a_block(tiles: int, W: Array) -> int:
-    return max(1, _WORK // (tiles * W.shape[2] * W.shape[3]))
+def _images_in_a_run(y: Array, W: Array) -> int:
+    return max(1, _WORK // (_tiles(y) * W.shape[2] * W.shape[3]))

@@ -1,5 +1,6 @@
 """Layers one after another, as one layer: what a network is, and each path of a residual block."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Chain(Layer):
 
     layers: tuple[Layer, ...]
 
-    @property
+    @cached_property
     def param_shapes(self):
         return {f"{i}.{name}": s for i, layer in enumerate(self.layers) for name, s in layer.param_shapes.items()}
 
@@ -34,17 +35,17 @@ class Chain(Layer):
 
     def views(self, theta: Array) -> list[Array]:
         """Every parameter (or gradient) as a shaped view of a flat vector (P,)."""
-        arrays, rest = [], theta
-        for shape in self.param_shapes.values():
-            size = math.prod(shape)
-            arrays.append(rest[:size].reshape(shape))
-            rest = rest[size:]
-        return arrays
+        return [theta[a:b].reshape(shape) for (a, b), shape in self._places]
 
     @cached_property
-    def _starts(self) -> Array:
-        """Where in theta each parameter begins."""
-        return np.cumsum([0, *(math.prod(shape) for shape in self.param_shapes.values())])[:-1]
+    def _places(self) -> list[tuple[tuple[int, int], Shape]]:
+        """Where in theta each parameter begins and ends, and its shape."""
+        ends = np.cumsum([0, *(math.prod(shape) for shape in self.param_shapes.values())]).tolist()
+        return list(zip(itertools.pairwise(ends), self.param_shapes.values(), strict=True))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [a for (a, _), _ in self._places]
 
     def unassigned_like(self, theta: Array) -> Array:
         """A vector (P,) for gradients, uninitialised but for a mark at the beginning of each parameter's."""
@@ -61,8 +62,14 @@ class Chain(Layer):
 
     def by_layer(self, arrays: Sequence[Any]) -> list[list[Any]]:
         """The parameters (or gradients) of all layers, grouped by layer."""
-        rest = iter(arrays)
-        return [[next(rest) for _ in layer.param_shapes] for layer in self.layers]
+        return [list(arrays[a:b]) for a, b in self._ends]
+
+    @cached_property
+    def _ends(self) -> list[tuple[int, int]]:
+        """Which parameters are each layer's: the first, and the first that is not."""
+        return list(
+            itertools.pairwise(itertools.accumulate((len(layer.param_shapes) for layer in self.layers), initial=0))
+        )
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
         """shapes[i] goes into layer i, shapes[i + 1] comes out; ValueError names the layer that does not fit."""

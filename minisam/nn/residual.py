@@ -45,7 +45,7 @@ class Residual(Rectifying):
         n = len(self.paths[0].param_shapes)
         return arrays[:n], arrays[n:]
 
-    @property
+    @cached_property
     def param_shapes(self):
         named = zip(("block", "shortcut"), self.paths, strict=True)
         return {f"{path}.{name}": shape for path, chain in named for name, shape in chain.param_shapes.items()}
