@@ -287,7 +287,7 @@ def test_a_strip_equals_its_twin(data):
     C = d.rng.standard_normal(c + 22 * c_step).astype(d.dtype)
     expected = C.copy()
     for run, out in ((compiled_strip, C), (reference.strip, expected)):
-        start = (out, c, c_step) if s == 0 else (S, s, s_step)
+        start = {0: (out, c, c_step), 1: (None, 0, 0)}.get(s, (S, s, s_step))
         run(n, width, A, a, tuple(a_steps), B, b, tuple(b_steps), *start, out, c, c_step, R, P, d.dtype(-0.5))
     assert_close(C, expected)
 

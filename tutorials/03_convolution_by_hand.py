@@ -105,7 +105,7 @@ show(reference.conv2d, reference._windows)
 # share the images.
 
 # %%
-show(convolve_images.run.py_func)
+show(convolve_images.loop)
 
 # %% [markdown]
 # `strip` is a matrix product that reads its left factor in such steps:

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from minisam.checks import Array
+from minisam.kernels import reference
 from minisam.kernels.compiled import dense, kernel
 from minisam.kernels.threads import n_runs, parallel
 
@@ -30,22 +31,6 @@ def along_row(per_channel, x):
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def add_sums(x, a, y, b, sums):
-    """sums[0, k] += Σ (y - b) and sums[1, k] += Σ (x - a)(y - b) for channel k; a and b are rows."""
-    C, total, products = sums.shape[1], np.zeros_like(a), np.zeros_like(a)
-    for start in range(0, len(x), len(a)):  # a sum for each place in the row: none gets many terms
-        u, v = x[start : start + len(a)], y[start : start + len(a)]
-        for i in range(len(u)):
-            moved = v[i] - b[i]
-            total[i] += moved
-            products[i] += (u[i] - a[i]) * moved
-    for i in range(0, len(a), C):
-        for k in range(C):
-            sums[0, k] += total[i + k]
-            sums[1, k] += products[i + k]
-
-
-@numba.njit(nogil=True, error_model="numpy")
 def affine(x, a, y, b, c, floor, out):
     """out = max(a x + b y + c, floor); a, b and c are rows."""
     for start in range(0, len(x), len(a)):
@@ -57,26 +42,31 @@ def affine(x, a, y, b, c, floor, out):
 
 @kernel("void(T[::1], f8[::1], T[::1], f8[::1], f8[:,:,::1])")
 def channel_sums_run(run, start, stop, x, x_shift, y, y_shift, partial):
-    C, sums = len(x_shift), partial[run]
-    x, y = x[start * C : stop * C], y[start * C : stop * C]
+    C, a, b, sums = len(x_shift), along_row(x_shift, x), along_row(y_shift, y), partial[run]
+    total, products = np.zeros_like(a), np.zeros_like(a)  # a sum for each place in a row: none gets many terms
+    for first in range(start * C, stop * C, len(a)):
+        last = min(first + len(a), stop * C)
+        u, v = x[first:last], y[first:last]
+        for i in range(len(u)):
+            moved = v[i] - b[i]
+            total[i] += moved
+            products[i] += (u[i] - a[i]) * moved
     sums[:] = 0
-    of_x = along_row(x_shift, x)
-    add_sums(x, of_x, y, along_row(y_shift, y), sums)
-    if np.isfinite(sums).all():
+    for i in range(0, len(a), C):
         for k in range(C):
-            sums[1, k] += (of_x[k] - x_shift[k]) * sums[0, k]  # what float32 took from the shift
-    else:  # rare: activations of 1e19 in float32
-        sums[:] = 0
-        add_sums(x, along_row(x_shift, sums), y, along_row(y_shift, sums), sums)
+            sums[0, k] += total[i + k]
+            sums[1, k] += products[i + k]
+    for k in range(C):
+        sums[1, k] += (a[k] - x_shift[k]) * sums[0, k]  # what float32 took from the shift
 
 
 @kernel("void(T[::1], T[::1], f8[:,::1], T, T[::1])")
 def channel_affine_run(run, start, stop, x, y, coefficients, floor, out):
-    C, in_range = coefficients.shape[1], True
-    tiny, largest = np.finfo(x.dtype).tiny, np.finfo(x.dtype).max
-    for value in np.abs(coefficients).flat:
-        in_range &= value == 0 or tiny <= value <= largest
+    C, in_range, limits = coefficients.shape[1], True, np.finfo(x.dtype)
     x, y, out, (a, b, c) = x[start * C : stop * C], y[start * C : stop * C], out[start * C : stop * C], coefficients
+    for row in (a, b, c):
+        for value in row:
+            in_range &= value == 0 or limits.tiny <= abs(value) <= limits.max
     if in_range:
         affine(x, along_row(a, x), y, along_row(b, x), along_row(c, x), floor, out)
     else:  # rare: activations of 1e18 in float32
@@ -100,7 +90,10 @@ def channel_sums(x: Array, x_shift: Array, y: Array, y_shift: Array | float = 0.
     shifts[0], shifts[1] = x_shift, y_shift
     parallel(channel_sums_run, n, count, x_flat, shifts[0], y_flat, shifts[1], partial)
     with np.errstate(invalid="ignore"):
-        return np.add.reduce(partial)
+        sums = np.add.reduce(partial)
+    if not np.isfinite(sums).all():  # rare: activations of 1e19 in float32
+        return reference.channel_sums(x, x_shift, y, y_shift)
+    return sums
 
 
 def channel_affine(

@@ -28,11 +28,9 @@ def convolve_images(run, start, stop, x, W, b, stride, above, before, y, top, le
     """
     (kH, kW, C, F), (_, H, columns, C_out) = W.shape, y.shape
     H_out, W_out = (H - top + spacing - 1) // spacing, (columns - left + spacing - 1) // spacing
+    padded = np.zeros(((H_out - 1) * stride + kH, (W_out - 1) * stride + kW, C), x.dtype)
     weights, of_W, n, whole = W.reshape(W.size), (kW * C * F, F), kW * C, C_out == F
-    padded, wide = (
-        np.zeros(((H_out - 1) * stride + kH, (W_out - 1) * stride + kW, C), x.dtype),
-        np.empty(0 if whole else W_out * F, x.dtype),
-    )
+    wide = np.empty(0 if whole else W_out * F, x.dtype)  # a row of y with whole vectors
     for i in range(start, stop):
         image, pixels = surrounded(x[i], above, before, padded), y[i].reshape(H * columns * C_out)
         row = image.shape[1] * C

@@ -29,7 +29,8 @@ def strip(n, length, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R
     """C[m, :] = max(S[m, :] + Σᵣₚ A[m, r, p] · B[r, p, :], floor) for m < n, r < R, p < P, on flat arrays with steps.
 
     A[m, r, p] is A[a + m·a_steps[0] + r·a_steps[1] + p·a_steps[2]], B[r, p, j] is B[b + r·b_steps[0] +
-    p·b_steps[1] + j], S[m, j] is S[s + m·s_step + j], and C likewise; j < length, whole vectors. S may be C.
+    p·b_steps[1] + j], S[m, j] is S[s + m·s_step + j], and C likewise; j < length, whole vectors. S may
+    be C, and None stands for zeros.
     """
     size = A.itemsize
 
@@ -37,7 +38,9 @@ def strip(n, length, A, a, a_steps, B, b, b_steps, S, s, s_step, C, c, c_step, R
         return stride_tricks.as_strided(array[start:], shape, [size * step for step in steps])
 
     sums = np.einsum("mrp,rpj->mj", view(A, a, (n, R, P), a_steps), view(B, b, (R, P, length), (*b_steps, 1)))
-    view(C, c, (n, length), (c_step, 1))[...] = np.maximum(view(S, s, (n, length), (s_step, 1)) + sums, floor)
+    if S is not None:
+        sums = view(S, s, (n, length), (s_step, 1)) + sums
+    view(C, c, (n, length), (c_step, 1))[...] = np.maximum(sums, floor)
 
 
 # --- conv -----------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ one that waits for its turn is slow. So the threads meet without Python, at a bo
 
 - The leader, the thread that calls a kernel, writes a job on the board (a loop and its arguments), then a
   ticket: the job's number, and in how many runs it is cut.
-- Every thread, the leader too, goes through the runs and claims one after the other, by writing the job's number
-  over an older one. That succeeds for one thread only, and not for one that is late with a job that is over.
+- Every thread, the leader too, goes through the runs and claims one after the other: it writes the job's number
+  where an older one was. That succeeds for one thread only, and not for one that is late with a job that is over.
 - Each begins in a part of its own, the same in every job: what it has just written for some images is in its
   core's cache when the next layer reads it.
 - The leader goes on when all runs are done. It does not wait for a thread without a run: if another program
@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 from minisam.checks import Array
 
 # Places on a board, an array of int64; 64 bytes apart, so that cores do not fight for one line of their caches.
-_TICKET, _JOB, _DONE, _FAILED, _LOCK, _THREADS, _DATA, _CLAIMS = 0, 8, 16, 24, 32, 40, 48, 512
+_TICKET, _JOB, _FAILED, _LOCK, _THREADS, _DATA, _CLAIMS = 0, 8, 16, 24, 32, 40, 512
 MOST_RUNS = 1 << 12
 _COUNTS = 2 * MOST_RUNS  # a ticket is (the job's number) · _COUNTS + (its number of runs)
 _PATIENCE = 1 << 20  # looks at a board, about 1 ms, before a helper without work goes to sleep
@@ -63,16 +63,6 @@ def _store(typing_context, board, i, value):
         return context.get_dummy_value()
 
     return numba.void(board, numba.i8, numba.i8), generate
-
-
-@intrinsic
-def _increase(typing_context, board, i):
-    """board[i] += 1, at once: no other thread's increase gets lost."""
-
-    def generate(context, builder, signature, args):
-        return builder.atomic_rmw("add", _place(context, builder, *args), _INT(1), "seq_cst")
-
-    return numba.i8(board, numba.i8), generate
 
 
 @intrinsic
@@ -135,30 +125,30 @@ _wait_for_lock = numba.types.ExternalFunction("PyThread_acquire_lock_timed", num
 def _take_runs(board, ticket, thread):
     """Do the runs of the ticket's job that no other thread claims first."""
     number, count = ticket // _COUNTS, ticket % _COUNTS
-    first = count * thread // board[_THREADS]
+    claimed, done, first = 2 * number, 2 * number + 1, count * thread // board[_THREADS]
     for i in range(count):
         run = (first + i) % count
-        claim = _load(board, _CLAIMS + run)
-        if claim < number and _replace(board, _CLAIMS + run, claim, number):
+        before = _load(board, _CLAIMS + run)
+        if before < claimed and _replace(board, _CLAIMS + run, before, claimed):
             if _perform(_load(board, _JOB), board, run):
                 _store(board, _FAILED, 1)
-            _increase(board, _DONE)
+            _store(board, _CLAIMS + run, done)
 
 
 @numba.njit(nogil=True)
 def _lead(board, job, count):
     """Let all threads do the job's runs 0 … count - 1, and wait for them; whether one failed."""
     ticket = (_load(board, _TICKET) // _COUNTS + 1) * _COUNTS + count
-    _store(board, _DONE, 0)
     _store(board, _FAILED, 0)
     _store(board, _JOB, job)
     _store(board, _TICKET, ticket)
     _take_runs(board, ticket, 0)
-    looks = 0
-    while _load(board, _DONE) < count:
-        looks += 1
-        if looks > _SHORT_WAIT:  # a helper was interrupted: leave it this core, too
-            _wait_for_lock(board[_LOCK], _NAP, 0)  # which nobody releases: a nap
+    looks, done = 0, 2 * (ticket // _COUNTS) + 1
+    for run in range(count):
+        while _load(board, _CLAIMS + run) < done:
+            looks += 1
+            if looks > _SHORT_WAIT:  # a helper was interrupted: leave it this core, too
+                _wait_for_lock(board[_LOCK], _NAP, 0)  # which nobody releases: a nap
     return _load(board, _FAILED) != 0
 
 

@@ -7,13 +7,11 @@ matrix products stand between kernels, as in a layer that you write, BLAS must n
 own: two pools on the same cores wait for each other.
 """
 
-import ctypes
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -74,7 +72,6 @@ class _Pool:
     def __init__(self, n_helpers: int) -> None:
         self.board, self.free = new_board(n_helpers + 1), threading.Lock()
         self.asleep: deque[threading.Lock] = deque()  # what sleeping helpers wait for
-        self.leaders_core = _current_core()
         if n_helpers and not numba.config.DISABLE_JIT:
             _help_out.compile(BOARD, numba.i8)
             for i in range(n_helpers):
@@ -84,28 +81,14 @@ class _Pool:
         awake = threading.Lock()
         awake.acquire()
         while True:
-            _leave(self.leaders_core)
             _help_out.run(self.board, thread)
             self.asleep.append(awake)
             awake.acquire()
 
     def wake(self) -> None:
         """Wake the helpers that sleep."""
-        if self.asleep:
-            self.leaders_core = _current_core()
         while self.asleep:
             self.asleep.pop().release()
-
-
-# Linux may start or wake a helper on its leader's core and leave both there: then one waits for the other.
-_current_core = getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1) if sys.platform == "linux" else lambda: -1
-
-
-def _leave(core: int) -> None:
-    """Let the calling thread run on any core but this one."""
-    if core >= 0 and len(others := os.sched_getaffinity(os.getpid()) - {core}):
-        with suppress(OSError):  # cores can be taken away
-            os.sched_setaffinity(0, others)
 
 
 _help_out = MachineCode(help_out)

@@ -63,8 +63,9 @@ def _strip(typing_context, n, length, A, a, a_steps, B, b, b_steps, S, s, s_step
 
     def generate(context, builder, signature, args):
         n, length, A_, a, a_steps, B_, b, b_steps, S_, s, s_step, C_, c, c_step, R, P, floor = args
-        arrays = ((A, A_), (B, B_), (S, S_), (C, C_))
-        from_A, from_B, from_S, to_C = (context.make_array(t)(context, builder, array).data for t, array in arrays)
+        of_zero = isinstance(S, numba.types.NoneType)
+        arrays = ((A, A_), (B, B_), (C, C_)) if of_zero else ((A, A_), (B, B_), (C, C_), (S, S_))
+        from_A, from_B, to_C, *from_S = (context.make_array(t)(context, builder, array).data for t, array in arrays)
         (a_m, a_r, a_p), (b_r, b_p) = (cgutils.unpack_tuple(builder, steps) for steps in (a_steps, b_steps))
         number, constant, n_lanes = context.get_value_type(A.dtype), n.type, lanes(np.dtype(A.dtype.name))
         vector, add, times, one = ir.VectorType(number, n_lanes), builder.add, builder.mul, A.dtype.bitwidth // 8
@@ -83,7 +84,10 @@ def _strip(typing_context, n, length, A, a, a_steps, B, b, b_steps, S, s, s_step
             sums = {(i, v): cgutils.alloca_once(builder, vector) for i in range(rows) for v in range(vectors)}
             for (i, v), total in sums.items():
                 start = add(add(s, j), times(row[i], s_step))
-                builder.store(builder.load(vector_at(from_S, start, v), align=one), total)
+                found = (
+                    ir.Constant(vector, None) if of_zero else builder.load(vector_at(from_S[0], start, v), align=one)
+                )
+                builder.store(found, total)
             with _rolled(builder, R) as r, _rolled(builder, P) as p:
                 here = add(add(b, j), add(times(r, b_r), times(p, b_p)))
                 of_B = [builder.load(vector_at(from_B, here, v), align=one) for v in range(vectors)]

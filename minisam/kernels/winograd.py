@@ -51,17 +51,17 @@ _B_T = np.vstack([*(np.append(np.poly(_POINTS[p != _POINTS])[::-1], 0) for p in 
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step, zeros):
+def product(n, length, A, a, a_row, a_step, B, b, b_step, P, C, c, c_step):
     """C[m, :] = Σₚ A[m, p] B[p, :] for m < n, p < P, with `length` numbers in a row."""
-    steps, no_floor = (a_row, 0, a_step), zeros.dtype.type(-np.inf)
-    strip(n, length, A, a, steps, B, b, (0, b_step), zeros, 0, 0, C, c, c_step, 1, P, no_floor)
+    steps, no_floor = (a_row, 0, a_step), A.dtype.type(-np.inf)
+    strip(n, length, A, a, steps, B, b, (0, b_step), None, 0, 0, C, c, c_step, 1, P, no_floor)
 
 
 @kernel("void(T[:,::1], T[:,:,::1], T[:,::1], i8)")
 def both_sides(run, start, stop, M, x, y, unit):
     """y[ij, :] = Σₚᵩ M[i, p] M[j, q] Σₙ x[n, pq, :], for a part of `:`: M x Mᵀ for a matrix x of vectors."""
     (rows, taps), first, length = M.shape, start * unit, (stop - start) * unit
-    M, step, zeros = M.reshape(rows * taps), taps * length, np.zeros(length, x.dtype)
+    M, step = M.reshape(rows * taps), taps * length
     total, half, to = np.zeros(taps * step, x.dtype), np.empty(rows * step, x.dtype), y.reshape(y.size)
     for partial in x:
         for p in range(taps**2):
@@ -69,14 +69,14 @@ def both_sides(run, start, stop, M, x, y, unit):
             for k in range(length):
                 sums[k] += part[k]
     for q in range(taps):
-        product(rows, length, M, 0, taps, 1, total, q * length, step, taps, half, q * length, step, zeros)
+        product(rows, length, M, 0, taps, 1, total, q * length, step, taps, half, q * length, step)
     for i in range(rows):
         place = i * rows * y.shape[1] + first
-        product(rows, length, M, 0, taps, 1, half, i * step, length, taps, to, place, y.shape[1], zeros)
+        product(rows, length, M, 0, taps, 1, half, i * step, length, taps, to, place, y.shape[1])
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def to_points(image, r, M, combined, tiles, first, n_tiles, n_all, zeros):
+def to_points(image, r, M, combined, tiles, first, n_tiles, n_all):
     """tiles[6i + j, first + t, :] = Σₚᵩ M[i, p] M[j, q] image[4r + p, 4t + q, :] for t < n_tiles, of n_all tiles.
 
     M is (6, 6) or (6, 4), and `combined` is scratch memory for six combinations of rows of the image.
@@ -84,33 +84,33 @@ def to_points(image, r, M, combined, tiles, first, n_tiles, n_all, zeros):
     H, W, C = image.shape
     row, taps = W * C, M.shape[1]
     M, pixels = M.reshape(6 * taps), image.reshape(H * row)
-    product(6, row, M, 0, taps, 1, pixels, 4 * r * row, row, taps, combined, 0, row, zeros)  # Σₚ M[i, p] (row 4r + p)
+    product(6, row, M, 0, taps, 1, pixels, 4 * r * row, row, taps, combined, 0, row)  # Σₚ M[i, p] (row 4r + p)
     for i in range(6):
         for t in range(n_tiles):  # Σᵩ M[j, q] (column 4t + q of that)
             to = (6 * i * n_all + first + t) * C
-            product(6, C, M, 0, taps, 1, combined, i * row + 4 * t * C, C, taps, tiles, to, n_all * C, zeros)
+            product(6, C, M, 0, taps, 1, combined, i * row + 4 * t * C, C, taps, tiles, to, n_all * C)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def rows_to_points(x, start, stop, above, before, M, n_tiles, padded, combined, tiles, zeros):
+def rows_to_points(x, start, stop, above, before, M, n_tiles, padded, combined, tiles):
     """The image tiles of rows start to stop - 1, counted through all images, at the points: see `to_points`."""
     tile_rows, image = padded.shape[0] // 4, padded
     for row in range(start, stop):
         i, r = divmod(row, tile_rows)
         if r == 0 or row == start:
             image = surrounded(x[i], above, before, padded)
-        to_points(image, r, M, combined, tiles, (row - start) * n_tiles, n_tiles, (stop - start) * n_tiles, zeros)
+        to_points(image, r, M, combined, tiles, (row - start) * n_tiles, n_tiles, (stop - start) * n_tiles)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor, zeros):
+def from_points(tiles, first, n_all, A_T, b, y, r, combined, floor):
     """y[4r + i, 4t + j, :] = max(b + Σₚᵩ A[p, i] A[q, j] tiles[6p + q, first + t, :], floor), for one image y."""
     H, W, F = y.shape
     row = (W + 3) // 4 * F
     A_T, pixels = A_T.reshape(24), y.reshape(H * W * F)
     for q in range(6):  # combined[i, q] = Σₚ A[p, i] tiles[6p + q]
         at = (q * n_all + first) * F
-        product(4, row, A_T, 0, 6, 1, tiles, at, 6 * n_all * F, 6, combined, q * row, 6 * row, zeros)
+        product(4, row, A_T, 0, 6, 1, tiles, at, 6 * n_all * F, 6, combined, q * row, 6 * row)
     for i in range(min(4, H - 4 * r)):
         for t in range((W + 3) // 4):
             n, at, to = min(4, W - 4 * t), 6 * i * row + t * F, ((4 * r + i) * W + 4 * t) * F
@@ -130,21 +130,17 @@ def convolve_tiles(run, start, stop, x, U, b, above, before, B_T, A_T, y, floor)
     C, F = x.shape[3], y.shape[3]
     tile_rows, n_tiles, chunk = tiling(y, C)
     row, n = max((4 * n_tiles + 2) * C, x.shape[2] * C, 4 * n_tiles * F), chunk * n_tiles
-    padded, combined, zeros = (
-        np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype),
-        np.empty(6 * row, x.dtype),
-        np.zeros(row, x.dtype),
-    )
+    padded, combined = np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype), np.empty(6 * row, x.dtype)
     V, VU, U = np.empty(36 * n * C, x.dtype), np.empty(36 * n * F, x.dtype), U.reshape(U.size)
     for first in range(start * tile_rows, stop * tile_rows, chunk):
         last = min(first + chunk, stop * tile_rows)
         n = (last - first) * n_tiles
-        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V, zeros)
+        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V)
         for p in range(36):
-            product(n, F, V, p * n * C, C, 1, U, p * C * F, F, C, VU, p * n * F, F, zeros)
+            product(n, F, V, p * n * C, C, 1, U, p * C * F, F, C, VU, p * n * F, F)
         for tile_row in range(first, last):
             i, r = divmod(tile_row, tile_rows)
-            from_points(VU, (tile_row - first) * n_tiles, n, A_T, b, y[i], r, combined, floor, zeros)
+            from_points(VU, (tile_row - first) * n_tiles, n, A_T, b, y[i], r, combined, floor)
 
 
 @kernel("void(T[:,:,:,::1], T[:,:,:,::1], i8, i8, T[:,::1], T[:,::1], T[:,:,::1], T[:,::1])")
@@ -153,19 +149,16 @@ def correlate_tiles(run, start, stop, x, dy, above, before, B_T, A, dU, row_sums
     C, F = x.shape[3], dy.shape[3]
     tile_rows, n_tiles, chunk = tiling(dy, C)
     row, n = max((4 * n_tiles + 2) * C, x.shape[2] * C, 4 * n_tiles * F, dy.shape[2] * F), chunk * n_tiles
-    padded, padded_dy = (
-        np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype),
-        np.zeros((4 * tile_rows, 4 * n_tiles, F), x.dtype),
-    )
-    combined, zeros, no_floor = np.empty(6 * row, x.dtype), np.zeros(row, x.dtype), x.dtype.type(-np.inf)
+    padded, combined = np.zeros((4 * tile_rows + 2, 4 * n_tiles + 2, C), x.dtype), np.empty(6 * row, x.dtype)
+    padded_dy, no_floor = np.zeros((4 * tile_rows, 4 * n_tiles, F), x.dtype), x.dtype.type(-np.inf)
     V, D = np.empty(36 * n * C, x.dtype), np.empty(36 * n * F, x.dtype)
     sums = dU[run].reshape(36 * C * F)
     sums[:], row_sums[run] = 0, 0
     for first in range(start * tile_rows, stop * tile_rows, chunk):
         last = min(first + chunk, stop * tile_rows)
         n = (last - first) * n_tiles
-        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V, zeros)
-        rows_to_points(dy, first, last, 0, 0, A, n_tiles, padded_dy, combined, D, zeros)
+        rows_to_points(x, first, last, above, before, B_T, n_tiles, padded, combined, V)
+        rows_to_points(dy, first, last, 0, 0, A, n_tiles, padded_dy, combined, D)
         for p in range(36):
             to = p * C * F
             strip(C, F, V, p * n * C, (1, 0, C), D, p * n * F, (0, F), sums, to, F, sums, to, F, 1, n, no_floor)
@@ -200,19 +193,8 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float
     C, F = W.shape[2:]
     A_T, B_T, G = _matrices(x.dtype, _A.T)
     U = _both_sides(G, W.reshape(1, 9, C * F))  # G g Gᵀ
-    parallel(
-        convolve_tiles,
-        len(x),
-        n_runs(len(x), _images_in_a_run(out, W)),
-        dense(x),
-        U,
-        dense(b),
-        *padding,
-        B_T,
-        A_T,
-        out,
-        floor,
-    )
+    args = dense(x), U, dense(b), *padding, B_T, A_T, out, floor
+    parallel(convolve_tiles, len(x), n_runs(len(x), _images_in_a_run(out, W)), *args)
     return out
 
 
