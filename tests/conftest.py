@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 from hypothesis import settings
+from photographs import write_cifar10
 
 from minisam import kernels
 from minisam.data import synthetic
@@ -24,7 +25,8 @@ with suppress(ValueError):  # not the main thread
 def _a_look_at_curvature():
     """Tests of sweeps ask whether curvature is measured, not how large it is: so measure it roughly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tasks.EFFORT, "tolerance", 0.5)
+        for name, little in {"tolerance": 0.5, "samples": 2, "steps": 2}.items():
+            patch.setitem(tasks.EFFORT, name, little)
         yield
 
 
@@ -34,6 +36,13 @@ def _images_drawn_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minisam.data.sources.synthetic", cache(synthetic))
         yield
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory):
+    """Options for a command in a process of its own, which need not draw all 14,000 images."""
+    place = write_cifar10(tmp_path_factory.mktemp("few"), synthetic(1000, 2000))
+    return ["--dataset", "cifar10", "--data-dir", str(place)]
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from photographs import write_cifar10
 
 import minisam
 from minisam.cli import _parser, main
@@ -38,17 +38,7 @@ def elsewhere(tmp_path, monkeypatch, tmp_path_factory):
 @pytest.fixture
 def archive(tmp_path):
     """A folder with a small CIFAR-10 in the official binary layout (with synthetic images)."""
-    data = synthetic(1200, 300)
-    folder = tmp_path / "data" / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-    parts = {"data_batch_1.bin": (data.x_train, data.y_train)}
-    parts["test_batch.bin"] = (data.x_test, data.y_test)
-    for name, (x, y) in parts.items():
-        planes = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-        records = np.concatenate([y[:, None].astype(np.uint8), planes], axis=1)
-        (folder / name).write_bytes(records.tobytes())
-    (folder / "batches.meta.txt").write_text("\n".join("abcdefghij"))
-    return folder.parent
+    return write_cifar10(tmp_path / "data", synthetic(1200, 300))
 
 
 def test_help_names_every_command_and_option(capsys):
@@ -322,8 +312,8 @@ def test_a_truncated_file_is_named(archive, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
 @pytest.mark.parametrize(("jobs", "sent", "code"), [("1", signal.SIGINT, 130), ("2", signal.SIGTERM, 143)])
-def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp_path, jobs, sent, code):
-    command = [*COMMAND, "reproduce", "--preset", "smoke", "--dataset", "synthetic", "--jobs", jobs, "--out", "out"]
+def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp_path, few_images, jobs, sent, code):
+    command = [*COMMAND, "reproduce", "--preset", "smoke", *few_images, "--jobs", jobs, "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     seen = ""
     while not (first := re.search(r" 1/(\d+) runs", seen)):  # until the first run is finished

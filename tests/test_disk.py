@@ -27,8 +27,8 @@ def run_with_room(folder, words, room):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 @pytest.mark.parametrize(("words", "room"), [(TRAIN, 1 << 20), (REPRODUCE, 4096)])
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, words, room):
-    ended = run_with_room(tmp_path, words, room)
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, few_images, words, room):
+    ended = run_with_room(tmp_path, [*words, *few_images], room)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1].split("\r")[-1]
@@ -37,24 +37,25 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, words, room):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path, few_images, monkeypatch):
+    train = [*TRAIN, *few_images]
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "delete", lambda _: None)  # as if interrupted before the end
-        assert main(TRAIN) == 0
+        assert main(train) == 0
     whole = load_model("m.npz").theta.tobytes()
     (tmp_path / "m.npz").unlink()
     first = tmp_path / "m.checkpoints" / "epoch-0001.npz"
     first.with_name("epoch-0002.npz").unlink()
     before = first.read_bytes()
-    ended = run_with_room(tmp_path, [*TRAIN, "--resume"], 1 << 20)
+    ended = run_with_room(tmp_path, [*train, "--resume"], 1 << 20)
     assert ended.returncode == 1
     assert "no checkpoint after epoch 2: [Errno 27] File too large" in ended.stderr
     assert "Model not saved: [Errno 27] File too large: 'm.npz'; the same command with --resume" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoints"]
     assert {path.name for path in first.parent.iterdir()} == {".lock", "epoch-0001.npz"}
     assert first.read_bytes() == before
-    assert main([*TRAIN, "--resume"]) == 0  # with room again
+    assert main([*train, "--resume"]) == 0  # with room again
     assert load_model("m.npz").theta.tobytes() == whole
 
 

@@ -132,12 +132,13 @@ def test_a_model_that_could_not_be_saved_is_still_in_its_last_checkpoint(monkeyp
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_reader_that_goes_away_does_not_stop_a_training(tmp_path, stream):
+def test_a_reader_that_goes_away_does_not_stop_a_training(few_images, stream):
     """`minisam train | head -1`: the pipe breaks in the middle of the training."""
     reading, writing = os.pipe()
     os.close(reading)
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: writing}
-    ended = subprocess.run([sys.executable, "-m", "minisam", *TRAIN, "--save", "m.npz"], **streams, timeout=120)
+    command = [sys.executable, "-m", "minisam", *TRAIN, *few_images, "--save", "m.npz"]
+    ended = subprocess.run(command, **streams, timeout=120)
     os.close(writing)
     assert ended.returncode == (1 if stream == "stdout" else 0)  # its results could not be shown
     assert load_model("m.npz").config.optimizer == "sam"
@@ -288,8 +289,8 @@ def test_a_training_keeps_its_model_somewhere_announced(capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
-def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
-    words = [*TRAIN[:-4], "--epochs", "2000", "--save-every", "1"]
+def test_ctrl_c_says_how_to_go_on(tmp_path, few_images, capsys):
+    words = [*TRAIN[:-4], *few_images, "--epochs", "2000", "--save-every", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "minisam", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -417,11 +418,13 @@ def test_a_place_that_was_named_may_be_a_link():
 
 
 IN_A_POOL = """
+from dataclasses import replace
 from minisam.data import synthetic
 from minisam.study import run_all
 from minisam.training import Config
 if __name__ == "__main__":
-    run_all([Config(epochs=1, batch_size=8, seed=seed) for seed in (0, 1)], synthetic(8, 8), jobs=2)
+    images = replace(synthetic(8, 8), name="nowhere")
+    run_all([Config(epochs=1, batch_size=8, seed=seed) for seed in (0, 1)], images, jobs=2)
 """
 
 

@@ -282,7 +282,6 @@ def test_a_path_that_does_not_fit_is_damage(tmp_path, data, path, capsys):
 # --- as a user sees it ----------------------------------------------------------------------------
 
 OPTIONS = ["--dataset", "synthetic", "--n-train", "256", "--optimizer", "sam", "--base", "adam", "--augment"]
-COMMAND = [sys.executable, "-m", "minisam", "train", *OPTIONS, "--save", "m.npz", "--save-every", "1"]
 
 
 def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
@@ -307,10 +306,8 @@ def test_the_command_line_asks_before_it_goes_on(tmp_path, monkeypatch, capsys):
 
 
 def spawn(folder, *words):
-    return subprocess.Popen(
-        [*COMMAND, "--resume", *words],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "minisam", "train", *OPTIONS, "--save", "m.npz", "--save-every", "1", "--resume"]
+    return subprocess.Popen([*command, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def digest(folder):
@@ -323,19 +320,19 @@ def newest_epoch(folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
+def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path, few_images):
     """Real processes, real files; killed while starting or loading, within an epoch, or while writing."""
-    epochs = str(2 * KILLS + 4)
+    options = [*few_images, "--epochs", str(2 * KILLS + 4)]
     folders = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
-    process = spawn(folders[0], "--epochs", epochs)
+    process = spawn(folders[0], *options)
     assert process.wait(120) == 0, process.stdout.read()
     process.stdout.close()
     rng = np.random.default_rng(0)
     targets = np.sort(rng.integers(0, 2 * KILLS, KILLS))
     for target, delay in zip(targets, rng.uniform(0, 0.1, KILLS), strict=True):
-        process = spawn(folders[1], "--epochs", epochs)
+        process = spawn(folders[1], *options)
         if newest_epoch(folders[1]) >= target:
             time.sleep(10 * delay)  # while it starts
         while newest_epoch(folders[1]) < target and process.poll() is None:
@@ -344,7 +341,7 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path)
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, out  # it was still at work
-    process = spawn(folders[1], "--epochs", epochs)
+    process = spawn(folders[1], *options)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     assert "resumed after epoch" in out
@@ -352,13 +349,13 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_weights(tmp_path)
     assert {path.name for path in folders[1].iterdir()} == {"m.npz"}
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
-    first = spawn(tmp_path, "--epochs", "100000")
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path, few_images):
+    first = spawn(tmp_path, *few_images, "--epochs", "100000")
     try:
         while not newest_epoch(tmp_path):
             assert first.poll() is None
             time.sleep(0.01)
-        second = spawn(tmp_path, "--epochs", "100000")
+        second = spawn(tmp_path, *few_images, "--epochs", "100000")
         out, _ = second.communicate(timeout=60)
         assert second.returncode == 1
         assert "minisam: error: another minisam is at work in m.checkpoints: wait for it" in out.splitlines()[-1]

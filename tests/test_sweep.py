@@ -61,7 +61,8 @@ def numbers(outcomes):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_jobs_threads_and_a_second_time_do_not_change_a_bit(dataset, expected, jobs):
     set_threads(jobs)
-    again = run_all(CONFIGS, dataset, jobs=jobs)
+    shipped = replace(dataset, name="nowhere")  # workers are sent it sooner than they could draw it
+    again = run_all(CONFIGS, shipped, jobs=jobs)
     assert numbers(again) == numbers(expected)
     assert len({outcome.record["weights"] for outcome in again}) == len(CONFIGS)
     assert {outcome.record["environment"]["threads"] for outcome in again} == {1}  # shared out among the jobs
@@ -138,13 +139,6 @@ def test_data_travel_once_to_a_worker_that_has_none_and_never_to_one_that_has(da
     assert [size > images for size in known.sent] == [False] * 3
 
 
-def test_the_same_run_twice_is_done_once(tmp_path, dataset, expected):
-    """Two workers on one checkpoint would be in each other's way."""
-    outcomes = run_all([*CONFIGS, *CONFIGS], dataset, jobs=2, folder=tmp_path)
-    assert numbers(outcomes) == numbers([*expected, *expected])
-    assert len([path for path in tmp_path.glob("*.npz") if path.is_file()]) == 3
-
-
 def test_a_run_that_diverges_is_reported_in_its_place_and_kept(tmp_path, dataset, expected):
     bad = [replace(TINY, optimizer="gd", lr=1e6, epochs=5), CONFIGS[1]]
     outcomes = run_all(bad, dataset, folder=tmp_path)
@@ -168,6 +162,12 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(sweep, "work", counting)
     return done
+
+
+def test_the_same_run_twice_is_done_once(dataset, expected, counted):
+    """Two workers on one checkpoint would be in each other's way."""
+    assert numbers(run_all([*CONFIGS, *CONFIGS], dataset)) == numbers([*expected, *expected])
+    assert counted == CONFIGS
 
 
 def test_finished_runs_are_found_not_done_again(tmp_path, dataset, expected, counted, capsys):
@@ -215,6 +215,12 @@ def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted)
     assert len(counted) == 4
 
 
+@pytest.fixture(scope="module")
+def measured(dataset):
+    """A run with its geometry, found once for all the ways in which its file may be changed."""
+    return run_all(CONFIGS[:1], dataset, images=8)[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -246,14 +252,15 @@ def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted)
         lambda record: record.update(diverged="x" * 2000),
     ],
 )
-def test_what_a_kept_run_says_is_checked(tmp_path, dataset, change, capsys):
-    (outcome,) = run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)
+def test_what_a_kept_run_says_is_checked(tmp_path, dataset, measured, change, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "work", lambda *_, **__: measured)
+    run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)
     (path,) = tmp_path.glob("*.npz")
     arrays = read_arrays(path)
     about = json.loads(str(arrays["about"]))
     change(about["outcome"])
     write_arrays(path, arrays | {"about": np.array(json.dumps(about))})
-    assert numbers(run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)) == numbers([outcome])
+    assert numbers(run_all(CONFIGS[:1], dataset, images=8, folder=tmp_path)) == numbers([measured])
     assert "is damaged" in (message := capsys.readouterr().err)
     assert "the run is done again" in message
     assert "\x1b[31m" not in message
@@ -329,12 +336,22 @@ def test_lost_workers_are_an_error_that_says_whose_run_it_was(dataset):
         run_all(CONFIGS[1:2], dataset, executor=Lost())
 
 
+WITH_TWO_WORKERS = """
+from dataclasses import replace
+from pathlib import Path
+from minisam.data import synthetic
+from minisam.study import run_all
+from minisam.training import Config
+if __name__ == "__main__":
+    runs = [Config(epochs=1, batch_size=8, seed=seed) for seed in range(1000)]
+    run_all(runs, replace(synthetic(8, 8), name="nowhere"), jobs=2, folder=Path("runs"))
+"""
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="looks for processes in /proc, which only Linux has")
 def test_workers_die_with_a_killed_parent(tmp_path):
-    command = [sys.executable, "-m", "minisam", "reproduce", "--preset", "smoke", "--jobs", "2"]
-    parent = subprocess.Popen(
-        [*command, "--dataset", "synthetic", "--out", "out"], cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    (tmp_path / "sweep.py").write_text(WITH_TWO_WORKERS)
+    parent = subprocess.Popen([sys.executable, "sweep.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     children = f"/proc/{parent.pid}/task/{parent.pid}/children"
     workers = []
     while len(workers) < 3:  # two, and multiprocessing's own
@@ -342,7 +359,7 @@ def test_workers_die_with_a_killed_parent(tmp_path):
         with open(children, encoding="ascii") as file:
             workers = file.read().split()
         time.sleep(0.02)
-    while not list((tmp_path / "out" / "runs").glob("*.npz")):  # at work
+    while not list((tmp_path / "runs").glob("*.npz")):  # at work
         assert parent.poll() is None
         time.sleep(0.02)
     parent.kill()
@@ -363,12 +380,12 @@ def free_port():
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, few_images):
     """A real `dask scheduler` on loopback and two real `dask worker` processes: (address, workers)."""
     pytest.importorskip("distributed", reason="pip install distributed")
     address = f"tcp://127.0.0.1:{free_port()}"
     dask = [sys.executable, "-m", "dask"]
-    environment = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s"}
+    environment = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s", "MINISAM_DATA": few_images[-1]}
 
     def start(*words):
         return subprocess.Popen(
@@ -384,12 +401,17 @@ def cluster(tmp_path):
         process.wait()
 
 
-def test_a_dask_cluster_that_loses_a_worker_gives_the_same_numbers(tmp_path, cluster, expected):
+def test_a_dask_cluster_that_has_a_run_fail_and_loses_a_worker_gives_the_same_numbers(tmp_path, cluster):
     from distributed import Client
 
     address, workers = cluster
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+    fails = pytest.raises(ValueError, match="batch_size must be 1 to 8, got 9")  # which is no lost scheduler
+    with fails, dask_executor(address) as (executor, _):
+        run_all([replace(TINY, batch_size=9)], replace(synthetic(8, 8), name="nowhere"), executor=executor)
     runs = [replace(TINY, epochs=8, seed=seed, optimizer=name) for seed in range(4) for name in ("momentum", "sam")]
-    dataset = replace(synthetic(400, 100), name="nowhere")  # the workers have to be sent their images
+    dataset = replace(synthetic(200, 100), name="nowhere")  # the workers have to be sent their images
     local = run_all(runs, dataset)
     at_work = []
 
@@ -403,8 +425,6 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_numbers(tmp_path, clu
             at_work.extend(now)
             workers[0].send_signal(signal.SIGKILL)
 
-    with Client(address, timeout=30) as client:
-        client.wait_for_workers(2, timeout=60)
     with ThreadPoolExecutor(1) as killer, dask_executor(address) as (executor, threads):
         assert threads == 2
         killing = killer.submit(kill_one_at_work)
@@ -426,15 +446,23 @@ def test_a_cluster_without_workers_is_an_error(tmp_path, cluster):
         pass
 
 
-def test_a_lost_scheduler_is_one_line_and_finished_runs_are_kept(tmp_path, cluster):
+SMALL_RUNS = """
+from minisam.cli import main, reproduce
+from minisam.study.experiments import smoke
+reproduce.PRESETS["smoke"] = lambda: smoke(n_train=64, epochs=2, seeds=9, n_test=40)
+raise SystemExit(main())
+"""
+
+
+def test_a_lost_scheduler_is_one_line_and_finished_runs_are_kept(tmp_path, few_images, cluster):
     from distributed import Client
 
     address, _ = cluster
     with Client(address, timeout=30) as client:
         client.wait_for_workers(2, timeout=60)
         scheduler = client.run_on_scheduler(os.getpid)
-    words = ["reproduce", "--preset", "smoke", "--dataset", "synthetic", "--dask", address, "--out", "out"]
-    command = [sys.executable, "-m", "minisam", *words]
+    words = ["reproduce", "--preset", "smoke", *few_images, "--dask", address, "--out", "out"]
+    command = [sys.executable, "-c", SMALL_RUNS, *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "out" / "runs").glob("*.npz")):
         assert process.poll() is None
@@ -445,12 +473,6 @@ def test_a_lost_scheduler_is_one_line_and_finished_runs_are_kept(tmp_path, clust
     (line,) = (line for line in err.splitlines() if line.strip() and not line.startswith("all runs: "))
     message = f"minisam: error: the Dask scheduler at {address} was lost: finished runs are kept, and the same command"
     assert line.startswith(message)
-
-
-def test_a_worker_that_fails_is_no_lost_scheduler(cluster, dataset):
-    address, _ = cluster
-    with pytest.raises(ValueError, match="batch_size must be 1 to 64"), dask_executor(address) as (executor, threads):
-        run_all([replace(TINY, batch_size=65)], dataset, jobs=threads, executor=executor)
 
 
 def test_without_dask_it_is_said_how_to_get_it(monkeypatch):
