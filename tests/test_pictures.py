@@ -291,3 +291,109 @@ def test_a_race_has_a_frame_for_every_other_step(monkeypatch):
     monkeypatch.setattr(toy_plots, "STEPS", 6)
     with Image.open(BytesIO(toy_plots.animation(toy_plots.races(0.01, 0.5)[0]))) as film:
         assert film.n_frames == 3
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each kind of picture with its axes' scales, labels and legends, and the legend of the whole."""
+    error, sharp, gradients = "test error, %", "λ1 of the training loss", "gradient evaluations (minibatches)"
+    fewer, sam = "fewer errors with SAM, %", "SAM(Momentum)"
+    than = [f"than {name}" for name in ("Momentum, 2× epochs", "Momentum")]
+    climb = dict.fromkeys(("gradient norm", "cosine", "predicted rise", "measured rise"), 0.5)
+    history = [{"epoch": n, "diagnostics": climb | {"share": {"a": 0.75, "b": 0.25}}} for n in (1, 2)]
+    t = np.array([-1.0, 0.0, 2.0])
+    found = {"a": t, "b": t, "losses": np.arange(1.0, 10).reshape(3, 3)}
+    loss, along = "loss, nats", "distance along eigenvector"
+    curves = [("", "training " + loss), ("", error), (gradients, "training " + loss), (gradients, error)]
+    rise = "rise within rho = 0.05, nats"
+    eigenvalue = "eigenvalue of the Hessian (ticks: the leading ones)"
+    gains = "fewer errors than SAM, p = 2, %\n(right is better)"
+    lin, log, symlog = ("linear", "linear"), ("log", "linear"), ("symlog", "linear")
+    return {
+        "errors": (method_plots.errors(kept("quick")), [(*lin, f"{error} (left is better)", "", [])] * 2, []),
+        "curves": (method_plots.curves(kept("quick")), [(*lin, *labels, []) for labels in curves], [*MAIN]),
+        "sharpness": (method_plots.sharpness(kept("quick")), [(*log, f"{sharp} (left is flatter)", "", [])] * 2, []),
+        "flatness": (method_plots.flatness(kept("quick")), [(*log, sharp, error, [])] * 2, [*MAIN]),
+        "gains": (experiment_plots.gains(kept("full/ingredients")), [(*lin, gains, "", [])] * 2, []),
+        "radius": (
+            experiment_plots.radius(kept("full/rho")), [(*symlog, "rho", error, [sam, "Momentum, 2× epochs"])] * 2, []
+        ),
+        "sizes": (experiment_plots.sizes(kept("full/size")), [(*log, "training images", fewer, than)] * 2, []),
+        "budgets": (
+            experiment_plots.budgets(kept("full/budget")),
+            [(*log, gradients, "train error, %", []), (*log, gradients, error, ["Momentum", sam])],
+            [],
+        ),
+        "overview": (
+            overview({"quick": kept("quick")}),
+            [(*lin, f"{fewer} (right is better)", "", []), (*log, "λ1, times lower with SAM", "", [])],
+            than,
+        ),
+        "spectra": (
+            geometry_plots.spectra({"one": MEASURED, "two": MEASURED}),
+            [
+                ("linear", "log", eigenvalue, "density", ["one", "two"]),
+                (*lin, "steps of ascent (ring: SAM's own step)", f"worst {rise}", ["one", "two"]),
+                ("linear", "symlog", "random (dashes), SAM's step (ring), worst (▲)", rise, []),
+            ],
+            [],
+        ),
+        "diagnostics": (
+            geometry_plots.diagnostics(history),
+            [
+                (*lin, "epoch", "gradient at θ", ["gradient norm", "cosine"]),
+                (*lin, "epoch", loss, ["predicted rise", "measured rise"]),
+                (*lin, "epoch", "share of ‖ε̂‖² by layer", ["b", "a"]),  # as they lie
+            ],
+            [],
+        ),
+        "line": (
+            geometry_plots.line(t, {"a": t, "b": t}, {}), [(*lin, "t in (1 - t) θ₀ + t θ₁", loss, ["a", "b"])], []
+        ),
+        "landscape": (
+            geometry_plots.landscape(found, "eigenvectors", "a model"),
+            [(*lin, f"{along} 1", f"{along} 2", []), ("linear", "log", "", f"{loss} (logarithmic)", [])],
+            [],
+        ),
+    }  # fmt: skip
+
+
+def test_every_axis_has_its_scale_its_name_and_its_legend(drawn):
+    def words(legend):
+        return [text.get_text() for text in legend.get_texts()] if legend else []
+
+    for name, (figure, axes, legend) in drawn.items():
+        found = [
+            (ax.get_xscale(), ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel(), words(ax.get_legend()))
+            for ax in figure.axes
+        ]
+        assert (name, found) == (name, axes)
+        assert [words(one) for one in figure.legends] == [legend] * bool(legend)
+
+
+def test_ticks_stand_at_what_was_run(drawn):
+    pictures = {name: figure for name, (figure, *_) in drawn.items()}
+    for name in ("radius", "sizes", "budgets"):
+        assert not any(ax.xaxis.get_minorticklocs().size for ax in pictures[name].axes)
+    gradients = sorted({round(row["gradient_evaluations"]) for row in kept("full/budget")["summary"]})
+    assert [names(ax.xaxis) for ax in pictures["budgets"].axes] == [[f"{n:,}" for n in gradients]] * 2
+    for ax in pictures["diagnostics"].axes:
+        assert all(tick.isdigit() for tick in names(ax.xaxis))  # there is no epoch 1.5
+    for name in ("sharpness", "flatness", "overview"):
+        axis = pictures[name].axes[-1].xaxis
+        numbers = axis.get_minor_formatter().format_ticks([2.0, 30.0])
+        assert (names(axis)[-1], numbers) in [("10", ["2", "30"]), ("100", ["2", "30"])]  # not 2 × 10⁰
+
+
+def test_everything_lies_within_its_picture(drawn):
+    pictures = {name: figure.axes for name, (figure, *_) in drawn.items()}
+    for ax in pictures["errors"]:
+        assert ax.get_ylim()[0] < -0.42  # the numbers below the dots
+        assert len(MAIN) - 1 + 0.2 < ax.get_ylim()[1]
+    assert [ax.get_ylim() for ax in pictures["overview"]] == [(-0.5, 1.5)] * 2
+    assert [ax.get_xlim()[0] for ax in pictures["radius"]] == [0, 0]
+    spread, ascent, chance = pictures["spectra"]
+    assert spread.get_ylim()[0] == 1e-7 < max(spread.lines[0].get_ydata()) < spread.get_ylim()[1]
+    assert ascent.get_ylim()[0] == 0
+    assert chance.get_xlim()[0] < 0 < 1 < chance.get_xlim()[1]
+    assert pictures["diagnostics"][-1].get_ylim() == (0, 1)
