@@ -166,6 +166,15 @@ def test_float32_and_any_number_of_threads():
     assert relative_error(products[0], exact) < 1e-3
 
 
+@pytest.mark.parametrize(("recompute", "passes"), [(False, [2, 2]), (True, [2, 4])])
+def test_parts_keep_their_passes_unless_memory_is_short(recompute, passes, monkeypatch):
+    theta, batch = smooth_mlp(0)
+    done, hessian = [], BatchLoss.hessian
+    monkeypatch.setattr(BatchLoss, "hessian", lambda part, theta: (done.append(part), hessian(part, theta))[1])
+    product = Mean([batch, batch], recompute).hessian(theta)
+    assert [(product(theta), len(done))[1] for _ in passes] == passes
+
+
 @given(seed=seeds)
 @settings(max_examples=10)
 def test_objectives_hand_their_curvature_on(seed):

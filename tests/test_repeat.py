@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minisam.cli import main
+from minisam.study import tasks
 from minisam.study.comparison import Repeat, compare
 from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import PRESETS, Experiment
@@ -17,6 +18,7 @@ from minisam.training.files import Damaged
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 KEPT = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.rglob("results.json")}
+EFFORT = dict(tasks.EFFORT)  # of a study; other tests make less
 
 
 def renamed(old, new):
@@ -109,6 +111,16 @@ def test_a_preset_is_still_what_its_kept_results_were_made_with(part):
     assert (preset.kind, preset.pairs, preset.n_test or 10_000) == (before.kind, before.pairs, before.n_test)
     assert preset.evaluate_every == before.evaluate_every
     assert preset.dataset in (None, before.dataset)
+
+
+def test_sharpness_is_still_measured_with_the_effort_of_the_kept_results():
+    """How many samples and starts there were is not among the numbers."""
+    found = [run["geometry"] for results in KEPT.values() for run in results["runs"]]
+    given = {(len(one["worst"]), len(one["random"]), len(one.get("density", ()))) for one in found}
+    assert given == {(EFFORT["steps"], EFFORT["directions"], EFFORT["slices"])}
+    worst = max(np.max(np.divide(one["residuals"], np.abs(one["eigenvalues"]))) for one in found)
+    assert worst == pytest.approx(EFFORT["tolerance"], rel=0.01)
+    assert (EFFORT["samples"], EFFORT["starts"]) == (5, 1)
 
 
 @pytest.mark.parametrize("kind", NEEDS)

@@ -106,6 +106,23 @@ def test_any_executor_will_do(dataset):
         assert numbers(run_all(CONFIGS[:2], dataset, images=8, jobs=2, executor=pool)) == numbers(alone)
 
 
+class Watched(ThreadPoolExecutor):
+    """It knows how many calls were under way at most."""
+
+    futures, most = (), 0
+
+    def submit(self, function, /, *arguments):
+        self.futures = (*self.futures, super().submit(function, *arguments))
+        self.most = max(self.most, sum(not future.done() for future in self.futures))
+        return self.futures[-1]
+
+
+def test_no_more_runs_than_jobs_are_under_way(dataset):
+    with Watched(6) as pool:
+        run_all([replace(TINY, epochs=1, seed=seed) for seed in range(6)], dataset, jobs=2, executor=pool)
+    assert (len(pool.futures), pool.most) == (6, 2)
+
+
 class Elsewhere(Executor):
     """A worker on another machine: calls and results are pickled, and CIFAR is not found."""
 
