@@ -73,6 +73,7 @@ def test_sharpness_of_two_models(trained, capsys, monkeypatch):
         assert len(one["worst"]) == 3
         assert re.search(rf"{one['eigenvalues'][0]:.4g}", out)
         assert sum(one["density"]["weights"]) == pytest.approx(1)
+        assert len(one["density"]["nodes"]) == 40 * effort["slices"]
 
 
 @pytest.mark.parametrize(("eta", "ball"), [(None, "rho 0.05"), (0.01, "ASAM's rho 0.05")])
@@ -140,6 +141,10 @@ def test_landscapes_are_kept_and_continued(trained, along, capsys, monkeypatch):
         whole = dict(kept)
     assert whole["losses"].shape == (4, 4)
     assert np.isfinite(whole["losses"]).all()
+    for i, ends in enumerate((whole["a"], whole["b"])):
+        low, high = (whole["path"][:, i].min(), whole["path"][:, i].max()) if along == "path" else (-1, 1)
+        margin = 0.15 * (high - low) if along == "path" else 0  # the whole path is seen, and what is around it
+        assert [ends[0], ends[-1]] == pytest.approx([low - margin, high + margin])
     assert Path(f"l/landscape-{along}.png").read_bytes().startswith(b"\x89PNG")
     whole["losses"][2:] = np.nan  # as an interruption leaves it
     whole["losses"][0] = 1.0

@@ -286,6 +286,34 @@ def test_toys_are_the_paths_of_their_racers(monkeypatch):
     assert [tuple(map(tuple, arrow)) for arrow in ends] == expected
 
 
+def test_a_surface_is_drawn_where_its_losses_are(monkeypatch):
+    given = []
+    monkeypatch.setattr(toy_plots, "contours", lambda ax, *arrays: given.extend(arrays))
+    for race in toy_plots.races(0.004, 0.8):
+        ax, (left, right, low, high) = Figure().subplots(), race.extent
+        toy_plots._surface(ax, race.surface, race.extent)
+        assert (*ax.get_xlim(), *ax.get_ylim()) == race.extent
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("θ₁", "θ₂")
+        a, b, losses = given[-3:]
+        assert (a[0], a[-1], b[0], b[-1]) == race.extent
+        assert losses.shape == (len(b), len(a)) == (161, 161)
+        assert losses[20, 90] == race.surface.value(np.array([a[90], b[20]]))
+        assert losses.min() == 0.01  # so that the bottom is no hole in a logarithmic scale
+        assert left < race.start[0] < right
+        assert low < race.start[1] < high
+
+
+def test_the_races_show_what_their_titles_promise():
+    ends = [
+        [toy.run(one, race.surface, race.start, toy_plots.STEPS).thetas[-1] for one in race.racers.values()]
+        for race in toy_plots.races(0.004, 0.8)
+    ]
+    for (slow, fast), goal in zip(ends, ((0, 0), (1, 1)), strict=False):
+        assert np.linalg.norm(fast - goal) < min(0.1, np.linalg.norm(slow - goal) / 5)
+    assert ends[-1][0] == pytest.approx((-1, 0), abs=0.01)  # the sharp minimum
+    assert ends[-1][1] == pytest.approx((1, 0), abs=0.5)  # the flat one
+
+
 def test_a_race_has_a_frame_for_every_other_step(monkeypatch):
     monkeypatch.setattr(toy_plots, "_surface", lambda ax, _, extent: ax.set(xlim=extent[:2], ylim=extent[2:]))
     monkeypatch.setattr(toy_plots, "STEPS", 6)
