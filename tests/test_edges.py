@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import dtypes
 
+from minisam.checks import AtLeastOne, BelowOne, Count, Fraction, Natural, NonNegative, Positive, require
 from minisam.data import Normalisation, synthetic
 from minisam.nn import BatchLoss, BatchNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy, build
 from minisam.nn.models import MODELS
@@ -170,3 +171,33 @@ def test_an_lr_or_rho_that_diverges_ends_with_advice(name, option):
 def test_a_class_is_no_instance_and_a_name_no_function(make):
     with pytest.raises(ValueError, match=r"(ascent|lr|a layer) must be .*, got "):
         make()
+
+
+RANGES = {  # the ends that are allowed, and what is just outside
+    Positive: ([5e-324, 1e308], [0, -1, math.inf]),
+    NonNegative: ([0, 1e308], [-5e-324, math.inf]),
+    AtLeastOne: ([1, math.inf], [1 - 1e-16]),
+    BelowOne: ([0, 1 - 1e-16], [-5e-324, 1]),
+    Fraction: ([0, 1], [-5e-324, 1 + 1e-15]),
+    Count: ([1, 10**30], [0, 1.0]),
+    Natural: ([0, 10**30], [-1, 0.0]),
+}
+
+
+@pytest.mark.parametrize("range_", RANGES, ids=lambda one: one.__metadata__[0].expected)
+def test_a_range_has_its_ends_and_no_more(range_):
+    allowed, outside = RANGES[range_]
+    for value in allowed:
+        assert require("it", value, range_) == value
+    for value in (*outside, math.nan, True, "1", None):
+        with pytest.raises(ValueError, match=f"it must be .*, got {value!r}"):
+            require("it", value, range_)
+
+
+@pytest.mark.parametrize(("value", "meant"), [(2, "0.02"), (100, "1"), (1.5, None), (101, None), ("40", None)])
+def test_what_may_be_per_cent_is_asked_for_as_a_fraction(value, meant):
+    hint = rf": did you mean {meant}\?" if meant else ""
+    with pytest.raises(ValueError, match=rf"^it must be in \[0, 1\], got {value!r}{hint}$"):
+        require("it", value, Fraction)
+    with pytest.raises(ValueError, match=rf"got {value!r}$"):
+        require("it", value, BelowOne)

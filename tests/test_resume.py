@@ -114,6 +114,18 @@ def rewrite(path, change):
     np.savez(path, **arrays | {"about": np.array(json.dumps(about))})
 
 
+def test_an_older_checkpoint_of_another_run_is_left_alone(tmp_path, data):
+    mine, others = (Checkpoints(tmp_path / name, every=1) for name in ("m.npz", "n.npz"))
+    whole = train(TINY, data, checkpoints=mine)
+    train(replace(TINY, seed=1), data, checkpoints=others)
+    older = mine.folder / "epoch-0003.npz"
+    (others.folder / older.name).replace(older)
+    before = older.read_bytes()
+    assert train(TINY, data, checkpoints=mine).theta.tobytes() == whole.theta.tobytes()
+    mine.delete()
+    assert older.read_bytes() == before
+
+
 def test_another_run_or_a_newer_format_is_refused_with_the_difference(tmp_path, data):
     checkpoints = Checkpoints(tmp_path / "m.npz", every=1)
     train(TINY, data, checkpoints=checkpoints)

@@ -123,6 +123,14 @@ def test_no_more_runs_than_jobs_are_under_way(dataset):
     assert (len(pool.futures), pool.most) == (6, 2)
 
 
+@pytest.mark.parametrize(("jobs", "n", "workers"), [(1, 3, []), (2, 1, []), (2, 3, [2]), (5, 3, [3])])
+def test_there_are_no_more_workers_than_runs_and_none_for_one_at_a_time(dataset, monkeypatch, jobs, n, workers):
+    asked = []
+    monkeypatch.setattr(sweep, "local_pool", lambda n: asked.append(n) or ThreadPoolExecutor(n))
+    assert len(run_all(CONFIGS[:n], dataset, jobs=jobs)) == n
+    assert asked == workers
+
+
 class Elsewhere(Executor):
     """A worker on another machine: calls and results are pickled, and CIFAR is not found."""
 
