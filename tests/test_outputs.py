@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import signal
+import stat
 import subprocess
 import sys
 import zipfile
@@ -491,6 +492,20 @@ def test_a_file_is_written_and_nothing_stays_open():
         file.write(b"new")
         assert n_open() == before + 1
     assert n_open() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_file_is_on_the_disk_before_it_has_its_name(monkeypatch):
+    synced = []
+
+    def fsync(opened):
+        about = os.fstat(opened)
+        synced.append(("folder" if stat.S_ISDIR(about.st_mode) else about.st_size, Path("m.npz").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(Path("m.npz")) as file:
+        file.write(b"new")
+    assert synced == [(3, False), ("folder", True)]
 
 
 def test_temporary_names_cannot_be_foreseen(tmp_path):
