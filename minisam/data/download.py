@@ -36,7 +36,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     try:
         path = pooch.retrieve(url, f"md5:{md5}", file, cache_dir(), downloader=partial(_download, progress=progress))
     except RequestException as error:
-        cause = error.args[0] if error.args else error
+        cause = (*error.args, error)[0]
         raise OSError(f"{url}: download failed: {getattr(cause, 'reason', cause)}") from error
     except ValueError as error:
         raise ValueError(f"{url}: {error}") from error
