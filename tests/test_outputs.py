@@ -149,6 +149,15 @@ def test_a_stream_that_lasts_says_like_any_other_how_much_was_written():
     assert Lasting(io.StringIO()).write("three") == 5
 
 
+def test_a_stream_that_nobody_lost_stays_where_it_was():
+    with open("out", "w") as file:
+        stream = Lasting(file)
+        for text in ("before ", "after"):
+            stream.write(text)
+            stream.close_if_lost()
+    assert Path("out").read_text() == "before after"
+
+
 def test_a_file_that_appears_during_the_training_is_not_replaced(monkeypatch, capsys):
     def train_while_others_write(*arguments):
         Path("m.npz").write_bytes(b"precious")

@@ -425,3 +425,25 @@ def test_everything_lies_within_its_picture(drawn):
     assert ascent.get_ylim()[0] == 0
     assert chance.get_xlim()[0] < 0 < 1 < chance.get_xlim()[1]
     assert pictures["diagnostics"][-1].get_ylim() == (0, 1)
+
+
+def test_a_frame_shows_the_paths_so_far_and_what_sam_climbs_to(monkeypatch):
+    class Film:
+        def __init__(self, figure, draw, frames):
+            self.frames = frames
+            for i in frames:
+                draw(i)
+                seen.append([points(line) for line in figure.axes[0].lines])
+
+        def save(self, file, writer):
+            Path(file).write_bytes(bytes(self.frames))
+
+    seen, race = [], toy_plots.races(0.01, 0.5)[-1]
+    monkeypatch.setattr(toy_plots, "_surface", lambda *_: None)
+    monkeypatch.setattr(toy_plots, "STEPS", 6)
+    monkeypatch.setattr(toy_plots, "FuncAnimation", Film)
+    assert toy_plots.animation(race) == bytes([0, 2, 4])
+    slow, sam = (toy.run(deepcopy(one), race.surface, race.start, 6) for one in race.racers.values())
+    for i, shown in zip((0, 2, 4), seen, strict=True):
+        expected = [part for path in (slow, sam) for part in (path.thetas[: i + 1], path.thetas[i : i + 1])]
+        assert shown == [part.tolist() for part in (*expected, np.array([sam.thetas[i], sam.worst[i]]))]
