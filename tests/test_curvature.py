@@ -246,7 +246,7 @@ def test_how_many_threads_blas_has_does_not_change_a_bit():
     ],
 )
 def test_bad_input_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         call()
 
 

@@ -154,6 +154,8 @@ def test_landscapes_are_kept_and_continued(trained, along, capsys, monkeypatch):
         assert np.isfinite(kept["losses"]).all()
         assert (kept["losses"][0] == 1).all()  # not computed again
     capsys.readouterr()
+    assert main([*words, "--images", "59"]) == 1
+    assert "holds another landscape" in capsys.readouterr().err
     other = str(trained / "momentum.npz")
     assert main([*words[:1], other, *words[2:]]) == 1
     err = capsys.readouterr().err
@@ -270,6 +272,6 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     words = words.format(sam=trained / "sam.npz", short="short.npz").split()
     assert main([*words, *(IMAGES if "--images" not in words else IMAGES[:2])]) == 1
     err = capsys.readouterr().err
-    assert re.search(message, err)
+    assert re.search(rf"(?<!\w){message}", err)
     assert len(err.strip().splitlines()) == 1
     assert not list(Path().glob("minisam-results/**/*.*"))

@@ -429,7 +429,7 @@ def test_the_largest_maximum_pool_knows_all_its_places():
     ],
 )
 def test_impossible_configurations_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         make()
 
 
@@ -451,7 +451,7 @@ def test_impossible_configurations_are_refused(make, message):
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(layer, input_shape, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         layer.output_shape(input_shape)
 
 

@@ -113,5 +113,5 @@ def test_warmup_must_end_before_the_last_step(steps, warmup):
     ],
 )
 def test_milestones_are_steps(milestones, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=rf"\b{message}"):
         StepDecay(0.1, milestones)

@@ -174,7 +174,7 @@ def test_the_plane_of_a_path_is_the_one_it_stays_nearest_to(seed, n):
 )
 def test_directions_that_do_not_fit_are_refused(u, message):
     theta, batch = smooth_mlp(0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         line(batch, theta, u, np.zeros(1))
 
 
@@ -194,7 +194,7 @@ def test_known_losses_of_another_grid_are_refused():
     ],
 )
 def test_a_path_without_a_plane_is_refused(path, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         pca_plane(path, np.zeros_like(path[0]))
 
 

@@ -88,7 +88,7 @@ def test_every_ten_are_one_of_each_class_in_varying_order(data):
     ],
 )
 def test_errors_name_the_argument(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{message}"):
         synthetic(**arguments)
 
 
