@@ -134,6 +134,8 @@ def test_an_option_that_is_left_out_has_the_value_that_its_help_gives(words, mon
         if value is not None and not isinstance(value, bool):
             (about,) = re.findall(rf" --{name.replace('_', '-')} [A-Z{{].*?(?= --[a-z]|$)", text)
             shown = f"{value:g}" if isinstance(value, float) else value
+            kind = {float: "FLOAT", int: "(INT|N)", str: r"(DIR|\{.*\})"}[type(value)]
+            assert re.match(rf" --\S+ {kind} ", about)
             assert re.search(rf"\(({value}|{shown})[,;)]|default: {value}", about)
 
 

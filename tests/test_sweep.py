@@ -300,6 +300,13 @@ def test_a_run_may_have_all_errors_or_none(dataset, expected, errors):
     require_outcome(Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum), outcome, dataset)
 
 
+def test_geometry_that_nobody_asked_for_is_not_believed(dataset, measured):
+    task = Task(TINY, 0, 0, dataset.name, 64, 40, dataset.checksum)
+    require_outcome(task._replace(images=8), measured, dataset)
+    with pytest.raises(ValueError, match="geometry that was not asked for"):
+        require_outcome(task, measured, dataset)
+
+
 def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):
     run_all(CONFIGS[:1], dataset, folder=tmp_path)
     (path,) = tmp_path.glob("*.npz")
