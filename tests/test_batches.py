@@ -99,7 +99,7 @@ def test_another_seed_makes_other_noise():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, np.nan, np.inf])
 def test_fraction_must_be_from_0_to_1(fraction):
-    with pytest.raises(ValueError, match=rf"fraction must be in \[0, 1\], got {fraction}$"):
+    with pytest.raises(ValueError, match=rf"^label-noise fraction must be in \[0, 1\], got {fraction}$"):
         redraw_labels(np.zeros(4, np.int64), fraction, 10)
 
 

@@ -190,7 +190,7 @@ def test_a_range_has_its_ends_and_no_more(range_):
     for value in allowed:
         assert require("it", value, range_) == value
     for value in (*outside, math.nan, True, "1", None):
-        with pytest.raises(ValueError, match=f"it must be .*, got {value!r}"):
+        with pytest.raises(ValueError, match=f"^it must be .*, got {value!r}"):
             require("it", value, range_)
 
 

@@ -172,13 +172,13 @@ def test_a_step_that_was_refused_has_not_been_taken():
 @pytest.mark.parametrize("wrap", [SAM, LookSAM, lambda base: Clipped(base, 1.0)])
 @pytest.mark.parametrize("base", [SAM(GD(lr=0.1)), MicroBatched(GD(lr=0.1), m=2)], ids=["SAM", "MicroBatched"])
 def test_a_base_that_would_not_be_asked_for_its_gradient_is_refused(wrap, base):
-    with pytest.raises(ValueError, match="base must be GD, Momentum, Adam or another optimizer that follows"):
+    with pytest.raises(ValueError, match=r"^base must be GD, Momentum, Adam or another optimizer that follows"):
         wrap(base)
 
 
 @pytest.mark.parametrize("inner", [LookSAM(GD(lr=0.1)), SAM(GD(lr=0.1), 0.1, Friendly())], ids=["LookSAM", "Friendly"])
 def test_micro_batches_share_no_memory(inner):
-    with pytest.raises(ValueError, match="inner must be an optimizer whose gradients do not depend on earlier ones"):
+    with pytest.raises(ValueError, match=r"^inner must be an optimizer whose gradients do not depend on earlier ones"):
         MicroBatched(inner, m=2)
 
 
@@ -326,5 +326,5 @@ def test_clipping_sees_the_gradient_that_is_followed():
 
 @pytest.mark.parametrize("p", ["2", None, 0.5, math.nan, True])
 def test_a_ball_needs_a_norm(p):
-    with pytest.raises(ValueError, match="p must be a number ≥ 1, or infinity"):
+    with pytest.raises(ValueError, match=r"^p must be a number ≥ 1, or infinity"):
         Ball(p)

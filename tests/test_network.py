@@ -476,7 +476,7 @@ def test_a_mean_of_nothing_is_refused():
 
 @pytest.mark.parametrize("m", [0, -1])
 def test_micro_batches_have_at_least_one_example(m, rng):
-    with pytest.raises(ValueError, match=f"m must be .* ≥ 1, got {m}"):
+    with pytest.raises(ValueError, match=f"^micro-batch size m must be .* ≥ 1, got {m}"):
         batch_loss(rng)[0].split(m)
 
 

@@ -466,7 +466,7 @@ def test_a_mean_can_be_split_again():
 
 @pytest.mark.parametrize("m", [0, -1])
 def test_micro_batches_need_an_example(m):
-    with pytest.raises(ValueError, match=f"m must be an integer ≥ 1, got {m}$"):
+    with pytest.raises(ValueError, match=f"^micro-batch size m must be an integer ≥ 1, got {m}$"):
         batch_of(0)[0].split(m)
 
 
@@ -531,5 +531,5 @@ def test_counted_counts_examples_whole_or_in_parts():
 
 
 def test_a_list_is_no_theta():
-    with pytest.raises(TypeError, match="theta must be a NumPy array, got list"):
+    with pytest.raises(TypeError, match=r"^theta must be a NumPy array, got list"):
         GD(lr=0.1).step([1.0, 2.0], Bowl([1.0, 4.0]))

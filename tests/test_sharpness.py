@@ -98,7 +98,7 @@ def test_a_loss_that_overflows_is_an_infinite_rise_and_spoils_nothing_else():
 
 @pytest.mark.parametrize("name", ["rho", "eta", "steps", "starts", "directions"])
 def test_numbers_that_are_not_positive_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} must be"):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
         sharpness(Bowl([1.0]), np.ones(1), **{"rho": 0.1, "rng": rng(), name: 0})
 
 

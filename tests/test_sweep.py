@@ -349,7 +349,7 @@ def test_a_folder_in_use_is_refused(tmp_path, dataset):
 
 
 def test_jobs_below_one_are_refused(dataset):
-    with pytest.raises(ValueError, match="jobs must be an integer ≥ 1, got 0"):
+    with pytest.raises(ValueError, match=r"^jobs must be an integer ≥ 1, got 0"):
         run_all([], dataset, jobs=0)
 
 
@@ -439,7 +439,7 @@ def test_a_dask_cluster_that_has_a_run_fail_and_loses_a_worker_gives_the_same_nu
     address, workers = cluster
     with Client(address, timeout=30) as client:
         client.wait_for_workers(2, timeout=60)
-    fails = pytest.raises(ValueError, match="batch_size must be 1 to 8, got 9")  # which is no lost scheduler
+    fails = pytest.raises(ValueError, match=r"^batch_size must be 1 to 8, got 9")  # which is no lost scheduler
     with fails, dask_executor(address) as (executor, _):
         run_all([replace(TINY, batch_size=9)], replace(synthetic(8, 8), name="nowhere"), executor=executor)
     runs = [replace(TINY, epochs=8, seed=seed, optimizer=name) for seed in range(4) for name in ("momentum", "sam")]

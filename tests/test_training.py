@@ -244,7 +244,7 @@ def test_a_data_set_names_what_does_not_fit(change, message):
 
 
 def test_a_batch_larger_than_the_data_is_refused(data):
-    with pytest.raises(ValueError, match="batch_size must be 1 to 100, got 101"):
+    with pytest.raises(ValueError, match=r"^batch_size must be 1 to 100, got 101"):
         train(replace(TINY, batch_size=101), data)
 
 
