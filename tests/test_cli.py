@@ -9,6 +9,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from photographs import write_cifar10
 
@@ -16,10 +17,10 @@ import minisam
 from minisam.cli import _parser, main
 from minisam.cli import train as cli_train
 from minisam.cli.train import GROUPS
-from minisam.data import cifar, synthetic
+from minisam.data import cifar, load, synthetic
 from minisam.study.experiments import smoke
 from minisam.study.recipes import MAIN
-from minisam.training import Config
+from minisam.training import Config, load_model
 from minisam.training.config import FAMILY
 
 COMMAND = [sys.executable, "-m", "minisam"]
@@ -136,7 +137,10 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
     options = ["--epochs", "2", "--n-train", "200", "--optimizer", "sam", "--save", "m/net.npz"]
     assert main(["train", *common, *options]) == 0
     out = capsys.readouterr().out
-    error = re.search(r"SAM\(Momentum\) on cifar10: test error (\d+\.\d+%)", out).group(1)
+    told = r"^SAM\(Momentum\) on cifar10: test error (\d+\.\d\d%), train error (\d+\.\d\d)%, 16 gradients, \d+\.\d s$"
+    error, of_training = re.search(told, out, re.MULTILINE).groups()
+    images, model = load("cifar10", archive).first(200), load_model("m/net.npz")
+    assert float(of_training) == pytest.approx(100 * np.mean(model.predict(images.x_train) != images.y_train))
     assert "820,874" in out  # the summary's total
     assert main(["evaluate", "m/net.npz", *common]) == 0
     assert capsys.readouterr().out.strip() == f"test error on cifar10: {error}"
