@@ -310,8 +310,9 @@ def test_geometry_that_nobody_asked_for_is_not_believed(dataset, measured):
 def test_predictions_that_do_not_fit_are_not_believed(tmp_path, dataset, expected):
     run_all(CONFIGS[:1], dataset, folder=tmp_path)
     (path,) = tmp_path.glob("*.npz")
-    right = dataset.y_test.astype(np.uint8)  # which nobody predicted
-    for predictions in (np.zeros(3, np.uint8), np.zeros(40), np.full(40, "a"), np.full(40, 255, np.uint8), right):
+    right, found = dataset.y_test.astype(np.uint8), expected[0].predictions  # nobody predicted the right ones
+    wrong = (np.zeros(3, np.uint8), np.zeros(40), np.full(40, "a"), np.full(40, 255, np.uint8), right)
+    for predictions in (*wrong, found.astype(float), found[None]):
         write_arrays(path, read_arrays(path) | {"predictions": predictions})
         assert numbers(run_all(CONFIGS[:1], dataset, folder=tmp_path)) == numbers(expected[:1])
 
