@@ -194,6 +194,12 @@ def test_lines_around_two_solutions(trained, along):
     assert Path(f"l/line-{along}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("n", [1, 300])
+def test_one_image_is_enough_and_all_are_not_too_many(trained, n):
+    words = ["landscape", str(trained / "sam.npz"), "--line", "--points", "2", "--dataset", "synthetic", "--out", "l"]
+    assert main([*words, "--images", str(n)]) == 0
+
+
 def test_toys_are_drawn(capsys, monkeypatch):
     monkeypatch.setattr("minisam.study.toy_plots.STEPS", 6)
     assert main(["toy", "--out", "t"]) == 0
@@ -208,7 +214,7 @@ def test_toys_are_drawn(capsys, monkeypatch):
                 main(["toy", "--out", "t", *words])
     for words, message in ((["--rho", "-1"], "rho must be a finite number ≥ 0"), (["--lr", "0"], "lr must be")):
         assert main(["toy", "--out", "t", *words]) == 1
-        assert message in capsys.readouterr().err
+        assert f"error: {message}" in capsys.readouterr().err
 
 
 def test_toys_that_could_not_be_kept_are_not_drawn(capsys, monkeypatch):
@@ -233,6 +239,7 @@ def test_train_keeps_its_path(capsys):
         ("sharpness diverged.npz", "expected finite weights, .* SAM.* diverged"),
         ("sharpness {sam} --k 90000", r"k must be at most steps \(200\)"),
         ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
+        ("sharpness {sam} --images 301", r"--images must be 1 to 300 \(all there are\), got 301"),
         ("sharpness {sam} --images 0", r"--images must be 1 to 300 \(all there are\), got 0"),
         ("landscape {sam} --along path", "along the path needs --path"),
         ("landscape {sam} --along path --path {short}", r"expected a path of weights \(n, \d+\) float32, got \(3, 5\)"),
