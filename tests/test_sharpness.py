@@ -96,6 +96,11 @@ def test_a_loss_that_overflows_is_an_infinite_rise_and_spoils_nothing_else():
         sharpness(Cliff([1.0]), np.array([2.0]), 0.1, rng())
 
 
+def test_the_first_step_of_the_first_ascent_is_sams_own_and_others_go_on_from_it():
+    found = sharpness(Bowl([1.0, 9.0]), np.array([1.0, 0.1]), 1.0, rng(), steps=3, starts=1, directions=1)
+    assert found.one_step == found.worst[0] < found.worst[1] < found.worst[2]
+
+
 @pytest.mark.parametrize("name", ["rho", "eta", "steps", "starts", "directions"])
 def test_numbers_that_are_not_positive_are_refused(name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
