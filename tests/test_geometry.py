@@ -236,6 +236,7 @@ def test_train_keeps_its_path(capsys):
     [
         ("sharpness missing.npz", "missing.npz"),
         ("sharpness foreign.npz", "foreign.npz is not a minisam model"),
+        ("sharpness letters.npz", r"the model knows 10 classes \(a, …\), synthetic has 10 classes \(disc, …\)"),
         ("sharpness diverged.npz", "expected finite weights, .* SAM.* diverged"),
         ("sharpness {sam} --k 90000", r"k must be at most steps \(200\)"),
         ("sharpness {sam} --rho 0", "rho must be a finite number above 0"),
@@ -275,6 +276,7 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     parts = {"net": vgg, "theta": vgg.init(np.random.default_rng(0)), "stats": vgg.init_stats()}
     for file in ("vgg.npz", "vgg2.npz"):
         save_model(file, Model(**(vars(model) | parts | {"config": Config(model="vgg")})))
+    save_model("letters.npz", Model(**(vars(model) | {"classes": tuple("abcdefghij")})))
     save_model("diverged.npz", Model(**(vars(model) | {"theta": np.full_like(model.theta, np.nan)})))
     words = words.format(sam=trained / "sam.npz", short="short.npz").split()
     assert main([*words, *(IMAGES if "--images" not in words else IMAGES[:2])]) == 1
