@@ -486,6 +486,15 @@ def test_other_dtypes_are_refused(dtype):
         kernels.relu_grad(np.ones(3, dtype), np.ones(3, dtype), np.empty(3, dtype))
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="Python takes any type")
+def test_a_kernel_takes_no_other_types_than_its_own():
+    """These are those of `dot`'s sums: machine code for them would read float64 as float32."""
+    single = np.ones(3, np.float32)
+    kernels.dot(single, single)
+    with pytest.raises(TypeError, match="No matching definition"):
+        kernels.relu_grad(single, single, np.empty(3))
+
+
 def test_arrays_of_different_lengths_are_refused():
     """Compiled loops do not check their bounds."""
     with pytest.raises(ValueError, match=r"one shape, got \[\(3, 2\), \(2, 2\)\]"):

@@ -53,7 +53,7 @@ def fail(run, start, stop, x, bad):
 def meet(run, start, stop, x, here, met):
     """Wait for the other of two runs, though not forever."""
     team._store(here, run, 1)
-    for _ in range(1 << 30):
+    for _ in range(1 << 34):
         if team._load(here, 1 - run):
             met[run] = 1
             break

@@ -43,11 +43,13 @@ class MachineCode:
         """Compile for these types; False if the machine code was on disk already, or compiled before."""
         before = sum(self.run.stats.cache_misses.values())
         self.run.disable_compile(False)
-        # A power cut may have left an empty file on disk: forget what is there. The disk may be full: keep nothing.
+        # A power cut may have left an empty file on disk, and two processes at once the code for other types: forget
+        # what is there. The disk may be full: keep nothing.
         cures = [self.run._cache.flush, self.run._cache.disable]
         while True:
             try:
                 self.run.compile(types)
+                self.address(*types)
                 break
             except Exception:
                 if not cures:
@@ -63,14 +65,12 @@ class MachineCode:
         return found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
 
 
-share = MachineCode(team.share)
-
-
 class Kernel:
     """A loop over a part of its arrays, loop(run, start, stop, *args), for float32 and float64; see `parallel`."""
 
     def __init__(self, loop: Callable, signature: str, fastmath: set[str]) -> None:
         self.loop, self.signature, self.code = loop, signature, MachineCode(loop, fastmath=fastmath)
+        self.share = MachineCode(team.share)  # one of its own, which takes no other kernel's types
         self.addresses: dict[np.dtype, int] = {}
         _kernels.append(self)
 
@@ -87,10 +87,8 @@ class Kernel:
             return False
         args, _ = normalize_signature(self.signature.replace("T", dtype.name))
         types = (numba.i8, numba.i8, numba.i8, *args)
-        compiled = (
-            self.code.compile(*types),
-            share.compile(team.BOARD, numba.i8, numba.i8, numba.i8, numba.types.Tuple(args)),
-        )
+        of_share = (team.BOARD, numba.i8, numba.i8, numba.i8, numba.types.Tuple(args))
+        compiled = [self.code.compile(*types), self.share.compile(*of_share)]
         self.addresses[dtype] = self.code.address(*types)
         return any(compiled)
 

@@ -19,7 +19,7 @@ import numba
 from threadpoolctl import ThreadpoolController
 
 from minisam.checks import Array, Count, require
-from minisam.kernels.compiled import Kernel, MachineCode, share
+from minisam.kernels.compiled import Kernel, MachineCode
 from minisam.kernels.team import BOARD, MOST_RUNS, help_out, new_board
 
 MOST_THREADS = 256  # a slip of the keyboard should not start a million
@@ -156,7 +156,7 @@ def parallel(kernel: Kernel, n: int, count: int, *args: Any) -> None:
     """
     number = args[0].dtype.type
     args = tuple(number(value) if isinstance(value, float) else value for value in args)
-    loop = kernel[args[0].dtype]
+    loop, share = kernel[args[0].dtype], kernel.share.run
     if numba.config.DISABLE_JIT:
         for run in range(count):
             kernel.loop(run, run * n // count, (run + 1) * n // count, *args)
@@ -165,11 +165,11 @@ def parallel(kernel: Kernel, n: int, count: int, *args: Any) -> None:
     if count > 1 and pool.free.acquire(blocking=False):
         try:
             pool.wake()
-            failed = share.run(pool.board, loop, n, count, args)
+            failed = share(pool.board, loop, n, count, args)
         finally:
             pool.free.release()
     else:  # little to do, or other threads have the pool
-        failed = share.run(_own_board(), loop, n, count, args)
+        failed = share(_own_board(), loop, n, count, args)
     if failed:
         raise MemoryError(f"{kernel.loop.__name__} found no memory for {n} items")
 

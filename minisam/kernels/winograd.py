@@ -22,6 +22,7 @@ or pixels of a tile; C and F are the channels of x and y; U, V and D stand for G
 """
 
 import math
+from functools import cache
 
 import numba
 import numpy as np
@@ -191,7 +192,7 @@ def suits(W: Array, stride: int, y: Array) -> bool:
 def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float = -math.inf) -> Array:
     """Write the 3×3 convolution at stride 1 into out; see `reference.conv2d`."""
     C, F = W.shape[2:]
-    A_T, B_T, G = _matrices(x.dtype, _A.T)
+    _, A_T, B_T, G, _ = _matrices(x.dtype)
     U = _both_sides(G, W.reshape(1, 9, C * F))  # G g Gᵀ
     args = dense(x), U, dense(b), *padding, B_T, A_T, out, floor
     parallel(convolve_tiles, len(x), n_runs(len(x), _images_in_a_run(out, W)), *args)
@@ -201,12 +202,12 @@ def conv2d(x: Array, W: Array, b: Array, padding: Pair, out: Array, floor: float
 def conv2d_weight_grad(x: Array, dy: Array, padding: Pair, dW: Array, db: Array) -> None:
     """Write dL/dW and dL/db at stride 1; see `reference.conv2d_weight_grad`."""
     C, F = dW.shape[2:]
-    A, B_T, G = _matrices(x.dtype, _A)
+    A, _, B_T, _, G_T = _matrices(x.dtype)
     fewest = max(-(-len(x) // _MOST_PARTIALS), _FEWEST_TILES // _tiles(dy))
     count = n_runs(len(x), max(_images_in_a_run(dy, dW), fewest))
     dU, row_sums = np.empty((count, 36, C * F), x.dtype), np.empty((count, dy.shape[2] * F), x.dtype)
     parallel(correlate_tiles, len(x), count, dense(x), dense(dy), *padding, B_T, A, dU, row_sums)
-    dW[...] = _both_sides(np.ascontiguousarray(G.T), dU).reshape(dW.shape)
+    dW[...] = _both_sides(G_T, dU).reshape(dW.shape)
     np.sum(row_sums.sum(axis=0).reshape(-1, F), axis=0, out=db)
 
 
@@ -217,8 +218,9 @@ def _both_sides(M: Array, x: Array) -> Array:
     return y
 
 
-def _matrices(dtype: np.dtype, A: Array) -> list[Array]:
-    return [np.ascontiguousarray(matrix, dtype) for matrix in (A, _B_T, _G)]
+@cache
+def _matrices(dtype: np.dtype) -> list[Array]:
+    return [np.ascontiguousarray(matrix, dtype) for matrix in (_A, _A.T, _B_T, _G, _G.T)]
 
 
 def _tiles(y: Array) -> int:
