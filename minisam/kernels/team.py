@@ -15,6 +15,7 @@ one that waits for its turn is slow. So the threads meet without Python, at a bo
 """
 
 import ctypes
+import platform
 from functools import cache
 from typing import Any
 
@@ -30,13 +31,17 @@ from minisam.checks import Array
 _TICKET, _JOB, _FAILED, _LOCK, _THREADS, _DATA, _CLAIMS = 0, 8, 16, 24, 32, 40, 512
 MOST_RUNS = 1 << 12
 _COUNTS = 2 * MOST_RUNS  # a ticket is (the job's number) · _COUNTS + (its number of runs)
-_PATIENCE = 1 << 20  # looks at a board, about 1 ms, before a helper without work goes to sleep
-_SHORT_WAIT = 1 << 16  # looks, before a leader that waits for the last run takes a nap
+_PATIENCE = 1 << 16  # looks at a board, some ms, before a helper without work goes to sleep
+_SHORT_WAIT = 1 << 12  # looks, before a leader that waits for the last run takes a nap
 _NAP = 50  # µs
 
 _INT = ir.IntType(64)
 BOARD = numba.types.Array(numba.i8, 1, "C")
 _RUN = ir.FunctionType(_INT, [_INT.as_pointer(), _INT])  # (the job's data, the run's number) → 1 if it failed
+
+
+_X86, _ARM = ("llvm.x86.sse2.pause", []), ("llvm.aarch64.hint", [ir.IntType(32)(1)])
+_PAUSES: dict[str, Any] = {"x86_64": _X86, "amd64": _X86, "arm64": _ARM, "aarch64": _ARM}
 
 
 def _place(context: Any, builder: Any, board: Any, i: Any) -> Any:
@@ -74,6 +79,20 @@ def _replace(typing_context, board, i, old, new):
         return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
 
     return numba.b1(board, numba.i8, numba.i8, numba.i8), generate
+
+
+@intrinsic
+def _pause(typing_context):
+    """Hardly anything, but so that another thread on the same core has it to itself meanwhile."""
+
+    def generate(context, builder, signature, args):
+        name, hint = _PAUSES.get(platform.machine().lower(), ("", []))
+        if name:
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in hint])
+            builder.call(builder.module.declare_intrinsic(name, (), kind), hint)
+        return context.get_dummy_value()
+
+    return numba.void(), generate
 
 
 @intrinsic
@@ -147,6 +166,7 @@ def _lead(board, job, count):
     for run in range(count):
         while _load(board, _CLAIMS + run) < done:
             looks += 1
+            _pause()
             if looks > _SHORT_WAIT:  # a helper was interrupted: leave it this core, too
                 _wait_for_lock(board[_LOCK], _NAP, 0)  # which nobody releases: a nap
     return _load(board, _FAILED) != 0
@@ -164,6 +184,7 @@ def help_out(board, thread):
         ticket = _load(board, _TICKET)
         if ticket == seen:
             looks += 1
+            _pause()
         else:
             _take_runs(board, ticket, thread)
             looks, seen = 0, ticket
