@@ -40,8 +40,9 @@ BOARD = numba.types.Array(numba.i8, 1, "C")
 _RUN = ir.FunctionType(_INT, [_INT.as_pointer(), _INT])  # (the job's data, the run's number) → 1 if it failed
 
 
-_X86, _ARM = ("llvm.x86.sse2.pause", []), ("llvm.aarch64.hint", [ir.IntType(32)(1)])
-_PAUSES: dict[str, Any] = {"x86_64": _X86, "amd64": _X86, "arm64": _ARM, "aarch64": _ARM}
+_X86: Any = ("llvm.x86.sse2.pause", [])
+_ARM: Any = ("llvm.aarch64.hint", [ir.IntType(32)(1)])
+_PAUSES = {"x86_64": _X86, "amd64": _X86, "arm64": _ARM, "aarch64": _ARM}
 
 
 def _place(context: Any, builder: Any, board: Any, i: Any) -> Any:
