@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numba
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.compiler_lock import global_compiler_lock
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
@@ -138,14 +140,34 @@ def in_a_child():
     os._exit(0 if ok else 1)
 
 
+@contextmanager
+def compiling():
+    """Another thread has the compiler's lock meanwhile."""
+    has_it, done = threading.Event(), threading.Event()
+
+    def hold():
+        with global_compiler_lock:
+            has_it.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    has_it.wait(60)
+    yield
+    done.set()
+    holder.join()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_computes():
+@pytest.mark.parametrize("meanwhile", [nullcontext, compiling])
+def test_a_forked_child_computes(meanwhile):
     set_threads(2)
     noted(2, 2)  # the parent's pool exists: its threads die in the child
     child = multiprocessing.get_context("fork").Process(target=in_a_child)
-    child.start()
-    child.join(60)
+    with meanwhile():
+        child.start()
+    child.join(20)
     code = child.exitcode
     child.kill()
     assert code == 0

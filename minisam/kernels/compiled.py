@@ -41,6 +41,8 @@ class MachineCode:
 
     def compile(self, *types: numba.types.Type) -> bool:
         """Compile for these types; False if the machine code was on disk already, or compiled before."""
+        if types in self.run.overloads:  # a forked child must not ask the compiler, whose lock nobody there may release
+            return False
         before = sum(self.run.stats.cache_misses.values())
         self.run.disable_compile(False)
         # A power cut may have left an empty file on disk, and two processes at once the code for other types: forget
