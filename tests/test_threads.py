@@ -122,6 +122,32 @@ def test_a_job_whose_arguments_do_not_fit_on_the_board_is_refused(monkeypatch):
         unlike_any_other.compile(np.dtype(np.float32))
 
 
+AT_ONCE = """
+import sys, threading, numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from minisam import kernels
+from minisam.kernels.compiled import compile_all
+
+compile_all(np.dtype(np.float64))
+kernels.set_threads(2)
+together, x = threading.Barrier(16), np.ones(3)
+
+def first(_):
+    together.wait()
+    return kernels.norm(x)
+
+with ThreadPoolExecutor(16) as threads:
+    assert len(set(threads.map(first, range(16)))) == 1
+assert sum(thread.name.startswith("minisam") for thread in threading.enumerate()) == 1  # one pool
+"""
+
+
+@jit
+def test_several_python_threads_may_be_the_first_to_compute():
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_several_python_threads_may_compute_at_once():
     set_threads(3)
     x = np.arange(300_000.0)

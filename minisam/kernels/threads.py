@@ -92,11 +92,28 @@ class _Pool:
 
 
 _help_out = MachineCode(help_out)
-_pool = cache(_Pool)
+_making_pool = threading.Lock()  # several threads may ask at once, and the compiler serves one at a time
 
 
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork; their pool must not either
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+@cache
+def _existing_pool(n_helpers: int) -> _Pool:
+    return _Pool(n_helpers)
+
+
+def _pool(n_helpers: int) -> _Pool:
+    with _making_pool:
+        return _existing_pool(n_helpers)
+
+
+def _forget_pools() -> None:
+    """Threads do not survive a fork; their pools must not either, nor a lock that one of them held."""
+    global _making_pool
+    _making_pool = threading.Lock()
+    _existing_pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 @cache
