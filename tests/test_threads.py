@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import minisam
 from minisam import kernels
 from minisam.kernels import compiled, team, threads
-from minisam.kernels.compiled import kernel
+from minisam.kernels.compiled import compile_all, kernel
 from minisam.kernels.team import MOST_RUNS
 from minisam.kernels.threads import available_cores, get_threads, n_runs, parallel, set_threads, single_threaded_blas
 from minisam.nn import BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
@@ -160,21 +161,80 @@ def test_several_python_threads_may_compute_at_once():
     assert results == [squares(scale) for scale in (1.0, 2.0, 3.0, 4.0)]
 
 
+def helpers():
+    return sum(thread.name.startswith("minisam") for thread in threading.enumerate())
+
+
+def test_the_helpers_of_before_end():
+    for n_threads in (7, 2, 9, 4):
+        set_threads(n_threads)
+        assert noted(30, 30)[:, 0].tolist() == [1] * 30
+    patience = time.monotonic() + 60
+    while helpers() > 3 and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert helpers() == (0 if numba.config.DISABLE_JIT else 3)
+
+
+@jit
+def test_where_no_more_threads_can_be_started_the_work_is_done_by_those_there_are(monkeypatch):
+    started = []
+
+    def start(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        real_start(thread)
+
+    real_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    set_threads(8)
+    assert noted(30, 30)[:, 0].tolist() == [1] * 30
+    assert len(started) == 2
+
+
+@jit
+def test_a_helper_that_is_called_while_it_falls_asleep_looks_once_more(monkeypatch):
+    class Once:
+        """Its first look at the board ends, and before the helper is on the list of those asleep, a leader calls."""
+
+        def compile(self, *types):
+            return False
+
+        def run(self, board, thread):
+            looks.append(thread)
+            if len(looks) == 1:
+                known.wait(60)
+                pool.call()
+            else:
+                again.set()
+
+    looks, known, again = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(threads, "_help_out", Once())
+    pool = threads._Pool(1)
+    known.set()
+    assert again.wait(20)
+    pool.dismiss()
+
+
 def in_a_child():
+    """All that takes a lock."""
+    compile_all(np.dtype(np.float64))
+    set_threads(3)
     x = np.ones(300_000)
-    ok = kernels.norm(x) == np.sqrt(300_000)
+    with single_threaded_blas():
+        ok = kernels.norm(x) == np.sqrt(300_000)
     os._exit(0 if ok else 1)
 
 
 @contextmanager
-def compiling():
-    """Another thread has the compiler's lock meanwhile."""
+def held(lock, seconds):
+    """Another thread has the lock so long, or until we are done."""
     has_it, done = threading.Event(), threading.Event()
 
     def hold():
-        with global_compiler_lock:
+        with lock:
             has_it.set()
-            done.wait(60)
+            done.wait(seconds)
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -184,14 +244,19 @@ def compiling():
     holder.join()
 
 
+MEANWHILE = {"nothing": nullcontext(), "Numba compiles": held(global_compiler_lock, 60)}
+for name, lock in zip(["we compile", "the pool changes", "BLAS's threads change"], threads._LOCKS, strict=True):
+    MEANWHILE[name] = held(lock, 0.3)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("meanwhile", [nullcontext, compiling])
+@pytest.mark.parametrize("meanwhile", MEANWHILE.values(), ids=MEANWHILE)
 def test_a_forked_child_computes(meanwhile):
     set_threads(2)
     noted(2, 2)  # the parent's pool exists: its threads die in the child
     child = multiprocessing.get_context("fork").Process(target=in_a_child)
-    with meanwhile():
+    with meanwhile:
         child.start()
     child.join(20)
     code = child.exitcode

@@ -23,7 +23,7 @@ for _name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES"):  # machine code is not to c
     setattr(numba.config, _name, os.environ.get(f"NUMBA_{_name}", ""))  # current folder says, as Numba would let it
 
 _kernels: list["Kernel"] = []
-_lock = threading.Lock()
+compiling = threading.Lock()  # held by the thread that compiles
 _SOURCES = sorted((file.name, file.stat().st_mtime, file.stat().st_size) for file in Path(__file__).parent.glob("*.py"))
 
 
@@ -110,7 +110,7 @@ def compile_all(dtype: np.dtype) -> None:
         raise TypeError(f"minisam computes in float32 or float64, got {dtype}")
     from tqdm import tqdm  # only now: `import minisam` should be quick
 
-    with _lock:
+    with compiling:
         waiting = [kernel for kernel in _kernels if dtype not in kernel.addresses]
         label = f"compiling the {dtype.name} kernels (once; kept on disk)"
         with tqdm(total=len(waiting), desc=label, delay=0.5, leave=False, unit="kernel") as bar:

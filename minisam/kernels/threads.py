@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ import numba
 from threadpoolctl import ThreadpoolController
 
 from minisam.checks import Array, Count, require
-from minisam.kernels.compiled import Kernel, MachineCode
+from minisam.kernels.compiled import Kernel, MachineCode, compiling
 from minisam.kernels.team import BOARD, MOST_RUNS, help_out, new_board
 
 MOST_THREADS = 256  # a slip of the keyboard should not start a million
@@ -70,50 +70,60 @@ class _Pool:
     """Threads that help whoever has a job on the pool's board."""
 
     def __init__(self, n_helpers: int) -> None:
-        self.board, self.free = new_board(n_helpers + 1), threading.Lock()
+        self.n_helpers, self.board, self.free = n_helpers, new_board(n_helpers + 1), threading.Lock()
         self.asleep: deque[threading.Lock] = deque()  # what sleeping helpers wait for
+        self.calls, self.dismissed = 0, False
         if n_helpers and not numba.config.DISABLE_JIT:
             _help_out.compile(BOARD, numba.i8)
-            for i in range(n_helpers):
-                threading.Thread(target=self._help, args=[i + 1], name=f"minisam-{i}", daemon=True).start()
+            with suppress(RuntimeError):  # the system starts no more threads: go on with those that there are
+                for i in range(n_helpers):
+                    threading.Thread(target=self._help, args=[i + 1], name=f"minisam-{i}", daemon=True).start()
 
     def _help(self, thread: int) -> None:
         awake = threading.Lock()
         awake.acquire()
         while True:
+            calls = self.calls
+            if self.dismissed:
+                return
             _help_out.run(self.board, thread)
             self.asleep.append(awake)
+            if self.calls != calls:  # by a leader that may not have seen this helper fall asleep
+                self._wake()
             awake.acquire()
 
-    def wake(self) -> None:
-        """Wake the helpers that sleep."""
-        while self.asleep:
-            self.asleep.pop().release()
+    def call(self) -> None:
+        """Let all helpers look at the board."""
+        self.calls += 1
+        if self.asleep:
+            self._wake()
+
+    def dismiss(self) -> None:
+        """Let the helpers end."""
+        self.dismissed = True
+        self.call()
+
+    def _wake(self) -> None:
+        with suppress(IndexError):  # several threads may wake them at once
+            while True:
+                self.asleep.pop().release()
 
 
 _help_out = MachineCode(help_out)
-_making_pool = threading.Lock()  # several threads may ask at once, and the compiler serves one at a time
+_pool = _Pool(0)
+_changing_pool = threading.Lock()
 
 
-@cache
-def _existing_pool(n_helpers: int) -> _Pool:
-    return _Pool(n_helpers)
-
-
-def _pool(n_helpers: int) -> _Pool:
-    with _making_pool:
-        return _existing_pool(n_helpers)
-
-
-def _forget_pools() -> None:
-    """Threads do not survive a fork; their pools must not either, nor a lock that one of them held."""
-    global _making_pool
-    _making_pool = threading.Lock()
-    _existing_pool.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+def _current_pool() -> _Pool:
+    """The pool, made anew if the number of threads has changed."""
+    global _pool
+    n_helpers = get_threads() - 1
+    if _pool.n_helpers != n_helpers:
+        with _changing_pool:  # several threads may ask at once
+            if _pool.n_helpers != n_helpers:
+                before, _pool = _pool, _Pool(n_helpers)
+                before.dismiss()
+    return _pool
 
 
 @cache
@@ -154,6 +164,28 @@ def _limit_blas(n_threads: list[int]) -> None:
         release(force=True)
 
 
+def _before_fork() -> None:
+    for lock in _LOCKS:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    for lock in _LOCKS:
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _pool
+    _pool = _Pool(0)  # threads do not survive a fork
+    _after_fork()
+
+
+# What another thread holds while a process forks is held in the child forever: wait for it.
+_LOCKS = (compiling, _changing_pool, _blas_lock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
 def n_runs(n: int, most: int) -> int:
     """How many runs of at most `most` to cut 0 … n - 1 into: one, or an even number of them, up to MOST_RUNS.
 
@@ -178,10 +210,10 @@ def parallel(kernel: Kernel, n: int, count: int, *args: Any) -> None:
         for run in range(count):
             kernel.loop(run, run * n // count, (run + 1) * n // count, *args)
         return
-    pool = _pool(get_threads() - 1)
+    pool = _current_pool()
     if count > 1 and pool.free.acquire(blocking=False):
         try:
-            pool.wake()
+            pool.call()
             failed = share(pool.board, loop, n, count, args)
         finally:
             pool.free.release()
