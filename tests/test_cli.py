@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -324,16 +325,37 @@ def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp
         letter = process.stderr.read(1)
         assert letter, seen  # or it has ended
         seen += letter
-    process.send_signal(sent)
+    for _ in range(5):  # an impatient user
+        process.send_signal(sent)
+        time.sleep(0.1)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    assert process.returncode in (code, -sent), err  # a shell calls both 128 + the signal's number
     assert err.strip().splitlines()[-1].split("\r")[-1].endswith("minisam: interrupted")
     assert "Traceback" not in err
+    assert "Exception" not in err
     (runs,) = (tmp_path / "out").iterdir()
     names = [path.name for path in runs.iterdir() if path.name != ".lock"]
     assert any(re.fullmatch(r"mlp-gd-seed\d-\w{16}\.npz", name) for name in names)
     assert not any(name.startswith(".") for name in names)  # nothing half-written
     assert len([name for name in names if name.endswith(".npz")]) < int(first[1])  # it did not finish the sweep first
+
+
+@pytest.mark.parametrize(("haste", "tidied"), [(60, [1, 2]), (0, [1])])
+def test_a_hasty_second_ctrl_c_does_not_stop_the_tidying_up(haste, tidied, monkeypatch, capsys):
+    def run(args):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            done.append(1)
+            signal.raise_signal(signal.SIGINT)
+            done.append(2)
+
+    done = []
+    monkeypatch.setattr("minisam.cli.HASTE", haste)
+    monkeypatch.setattr("minisam.cli.data.run", run)
+    assert main(["data"]) == 130
+    assert done == tidied
+    assert capsys.readouterr().err == "minisam: interrupted\n"
 
 
 @pytest.mark.parametrize("optimizer", FAMILY)

@@ -1,9 +1,12 @@
 """Machine code on disk: what a power cut or a full disk leaves there stops nobody, and loading is not compiling."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numba
@@ -138,3 +141,31 @@ def test_a_file_in_the_current_folder_does_not_say_where_machine_code_comes_from
         [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
     assert done.stdout == "['', '']\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_not_lost_in_the_compiler_whose_callbacks_swallow_exceptions(number, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def compile(kernel, dtype):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        kernel.addresses[dtype] = 0
+
+    monkeypatch.setattr(compiled, "_kernels", [])
+    monkeypatch.setattr(compiled.Kernel, "compile", compile)
+    kernels = [compiled.kernel("void(T[::1])")(double) for _ in range(2)]
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compiled.compile_all(np.dtype(np.float64))
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert [len(kernel.addresses) for kernel in kernels] == [1, 0]  # it came between the two
+
+
+def test_a_thread_that_hears_no_signals_may_compile():
+    with ThreadPoolExecutor(1) as other, compiled.uninterrupted():
+        assert other.submit(compiled.uninterrupted().__enter__).result() is None

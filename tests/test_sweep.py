@@ -86,8 +86,6 @@ def test_an_error_ends_what_workers_are_doing():
 
     with pytest.raises(KeyError, match="from here"):
         fail_meanwhile()
-    for worker in workers:
-        worker.join(30)
     assert [worker.is_alive() for worker in workers] == [False]
 
 

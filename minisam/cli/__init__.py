@@ -19,10 +19,12 @@ Each file declares the command's options (`add`), then runs it (`run`). Traced t
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
@@ -39,6 +41,7 @@ from minisam.kernels import set_threads
 from minisam.training.files import brief
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
+HASTE = 2  # s
 DRAWING = (reproduce, sharpness, landscape, toy)  # `train` draws, too, if it is asked for diagnostics
 
 
@@ -54,8 +57,7 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
-    with suppress(ValueError):  # only the main thread may set a handler
-        signal.signal(signal.SIGTERM, _terminated)
+    _obey_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
@@ -101,5 +103,17 @@ def _import_matplotlib() -> None:
         import matplotlib  # noqa: F401
 
 
-def _terminated(*_: Any) -> None:
-    raise KeyboardInterrupt(143)  # the exit code that shells give SIGTERM; otherwise as for Ctrl-C
+def _obey_signals() -> None:
+    """Let SIGTERM do what Ctrl-C does; and a hasty second one do nothing, while the first still tidies up."""
+    last = -math.inf
+
+    def stop(number: int, _: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last > HASTE:
+            last = time.monotonic()
+            raise KeyboardInterrupt(128 + number)  # the exit code that shells give it
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is in a shell's background job
+            with suppress(ValueError):  # only the main thread may set a handler
+                signal.signal(number, stop)

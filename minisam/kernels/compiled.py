@@ -7,9 +7,10 @@ NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through the
 """
 
 import os
+import signal
 import threading
-from collections.abc import Callable, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,32 @@ def compile_all(dtype: np.dtype) -> None:
         label = f"compiling the {dtype.name} kernels (once; kept on disk)"
         with tqdm(total=len(waiting), desc=label, delay=0.5, leave=False, unit="kernel") as bar:
             for one in waiting:
-                if one.compile(dtype):
+                with uninterrupted():  # the compiler's callbacks would swallow a KeyboardInterrupt
+                    new = one.compile(dtype)
+                if new:
                     bar.update()
                 else:
                     bar.total -= 1  # loading is no work to show
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A context in which Ctrl-C and SIGTERM wait for its end."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # the others hear no signals
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if None in before.values():  # a handler that is not Python's, and could not be put back
+        before = {}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def dense(x: np.ndarray) -> np.ndarray:

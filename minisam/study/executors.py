@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from minisam.kernels import get_threads, set_threads
+from minisam.kernels.compiled import uninterrupted
 from minisam.training.files import reason
 
 
@@ -27,21 +28,20 @@ def local_pool(jobs: int) -> Iterator[Executor]:
             (max(1, get_threads() // jobs),),
         )
         try:
-            with _no_interrupts():
+            with uninterrupted(), _deaf_children():
                 wait([pool.submit(int) for _ in range(jobs)])  # each starts a process
             yield pool
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
         finally:
-            pool.shutdown()  # and wait, so that its semaphores are returned
+            pool.shutdown(cancel_futures=True)  # and wait, so that its semaphores are returned
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """New processes are deaf to Ctrl-C, the parent's business; it waits meanwhile. Windows has no such mask."""
+def _deaf_children() -> Iterator[None]:
+    """New processes do not hear Ctrl-C, which is the parent's business. Windows has no such mask."""
     mask = getattr(signal, "pthread_sigmask", lambda *_: None)
     mask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
