@@ -147,6 +147,28 @@ def test_train_save_evaluate(tmp_path, archive, capsys):
     assert capsys.readouterr().out.strip() == f"test error on cifar10: {error}"
 
 
+def test_a_wider_network_is_trained_saved_and_read(capsys):
+    words = [
+        "train",
+        "--dataset",
+        "synthetic",
+        "--n-train",
+        "50",
+        "--epochs",
+        "1",
+        "--width",
+        "2",
+        "--batch-size",
+        "50",
+        "--save",
+        "m.npz",
+    ]
+    assert main(words) == 0
+    assert "1,707,274" in capsys.readouterr().out
+    assert load_model("m.npz").config.width == 2
+    assert main(["evaluate", "m.npz", "--dataset", "synthetic"]) == 0
+
+
 def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     monkeypatch.setenv("MINISAM_DATA", str(archive))
     monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"smoke": tiny})
@@ -353,9 +375,21 @@ def test_a_hasty_second_ctrl_c_does_not_stop_the_tidying_up(haste, tidied, monke
     done = []
     monkeypatch.setattr("minisam.cli.HASTE", haste)
     monkeypatch.setattr("minisam.cli.data.run", run)
+    before = signal.getsignal(signal.SIGINT)
     assert main(["data"]) == 130
     assert done == tidied
     assert capsys.readouterr().err == "minisam: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before  # who calls main may have a use for it
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to consoles, not to processes")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_late_signal_does_not_interrupt_the_end_of_the_interpreter(sent):
+    end = f"atexit.register(lambda: (signal.raise_signal({sent:d}), print('tidied')))"
+    code = f"import atexit, signal, sys\nfrom minisam.cli import main\n{end}\nsys.argv[1:] = ['data']\nsys.exit(main())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("tidied\n")
 
 
 @pytest.mark.parametrize("optimizer", FAMILY)

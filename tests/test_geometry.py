@@ -194,6 +194,19 @@ def test_lines_around_two_solutions(trained, along):
     assert Path(f"l/line-{along}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["line", "line-random"])
+def test_a_model_of_the_same_name_is_not_replaced_by_a_curve(trained, name, capsys):
+    models = [Path(f"{name}.npz"), Path("sam.npz")]
+    for model in models:
+        model.write_bytes((trained / "sam.npz").read_bytes())
+    how = ["--line"] if name == "line-random" else []
+    words = ["landscape", *map(str, models), *IMAGES, *how, "--points", "2"]
+    assert main([*words, "--out", "."]) == 1
+    assert f"{name}.npz holds no losses, but theta" in capsys.readouterr().err
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert main([*words, "--out", "l"]) == main([*words, "--out", "l"]) == 0  # earlier curves are replaced
+
+
 @pytest.mark.parametrize("n", [1, 300])
 def test_one_image_is_enough_and_all_are_not_too_many(trained, n):
     words = ["landscape", str(trained / "sam.npz"), "--line", "--points", "2", "--dataset", "synthetic", "--out", "l"]

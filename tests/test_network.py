@@ -236,6 +236,18 @@ def test_models_have_their_shapes_from_layer_to_layer(name):
     assert build(name, (32, 32, 3), 10).shapes == [(32, 32, 3), *MODEL_SHAPES[name]]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_wide_network_has_as_many_layers_and_wider_ones(name):
+    net, inputs, outputs = build(name, (32, 32, 3), 10, width=3), (32, 32, 3), (10,)
+    expected = [(*rest, 3 * channels) for *rest, channels in MODEL_SHAPES[name][:-1]]
+    if name == "mlp":
+        expected[0] = (3072,)  # the image itself
+    assert net.shapes == [inputs, *expected, outputs]
+    assert build(name, inputs, 10, width=1).layers == build(name, inputs, 10).layers
+    with pytest.raises(ValueError, match="width must be an integer ≥ 1, got 0"):
+        build(name, inputs, 10, width=0)
+
+
 def test_the_blocks_of_the_residual_network_have_their_shapes():
     net = build("resnet8", (32, 32, 3), 10)
     blocks = [(block, net.shapes[i]) for i, block in enumerate(net.layers) if isinstance(block, Residual)]

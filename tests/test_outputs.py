@@ -248,6 +248,37 @@ def test_results_of_others_are_not_replaced(text, capsys):
     assert Path("out/results.json").read_text() == text
 
 
+@pytest.mark.parametrize("name", ["predictions.npz", "errors.png", "flatness.png", "report.html"])
+def test_files_of_these_names_that_belong_to_no_results_are_not_replaced(name, capsys):
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    assert main(["reproduce", "--dataset", "synthetic", "--out", "out"]) == 1
+    assert f"{Path('out', name)} is not of these results: choose another" in last_line(capsys.readouterr().err)
+    assert files("out") == {str(Path("out", name))}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_part_of_a_study_is_not_written_where_a_link_leads(capsys, monkeypatch):
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"rho": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.FULL", ("rho",))
+    Path("out").mkdir()
+    Path("elsewhere").mkdir()
+    Path("out/rho").symlink_to("../elsewhere")
+    assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--out", "out"]) == 1
+    assert f"{Path('out/rho')}, which is a link: remove it" in last_line(capsys.readouterr().err)
+    assert not list(Path("elsewhere").iterdir())
+
+
+def test_a_terminal_obeys_no_name_of_a_file(capsys):
+    words = [*TRAIN, "--save", "\x1b[31mm.npz", "--save-every", "1"]
+    Path("\x1b[31mm.checkpoints").mkdir()
+    Path("\x1b[31mm.checkpoints/epoch-0001.npz").write_bytes(b"damaged")
+    assert main([*words, "--resume"]) == 0
+    _, err = capsys.readouterr()
+    assert "passed over" in err
+    assert "\x1b[31mm" not in err
+
+
 @pytest.mark.parametrize("name", ["results.json", "report.html"])
 @pytest.mark.parametrize("preset", ["quick", "full"])
 def test_a_folder_in_the_way_is_noticed_before_the_first_run(name, preset, capsys, monkeypatch):

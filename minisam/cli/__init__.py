@@ -25,8 +25,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,6 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
-    _obey_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tqdm.set_lock(threading.RLock())  # tqdm's own would start a process, for which there is no need
     out, errors = Printable(sys.stdout), Lasting(sys.stderr)
     with redirect_stdout(out), redirect_stderr(errors):
-        code = _run(args)
+        code = _run(args, ending=argv is None)
     out.close_if_lost()
     if out.lost:
         print(f"minisam: error: the output was lost: {out.lost}", file=errors)
@@ -73,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or int(bool(out.lost))
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, ending: bool) -> int:
     try:
-        if args.threads is not None:
-            set_threads(args.threads)
-        if args.run in (command.run for command in DRAWING) or getattr(args, "diagnostics", None):
-            _import_matplotlib()
-        args.run(args)
+        with _obeying_signals(ending):
+            if args.threads is not None:
+                set_threads(args.threads)
+            if args.run in (command.run for command in DRAWING) or getattr(args, "diagnostics", None):
+                _import_matplotlib()
+            args.run(args)
     except MemoryError:
         print("minisam: error: there is not enough memory for this", file=sys.stderr)
         return 1
@@ -103,9 +103,13 @@ def _import_matplotlib() -> None:
         import matplotlib  # noqa: F401
 
 
-def _obey_signals() -> None:
-    """Let SIGTERM do what Ctrl-C does; and a hasty second one do nothing, while the first still tidies up."""
-    last = -math.inf
+@contextmanager
+def _obeying_signals(ending: bool) -> Iterator[None]:
+    """A context in which SIGTERM does what Ctrl-C does, and a hasty second one nothing: the first is tidying up.
+
+    If the process ends with it, later ones do nothing either: the interpreter is tidying up.
+    """
+    last, before = -math.inf, {}
 
     def stop(number: int, _: Any) -> None:
         nonlocal last
@@ -113,7 +117,12 @@ def _obey_signals() -> None:
             last = time.monotonic()
             raise KeyboardInterrupt(128 + number)  # the exit code that shells give it
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is in a shell's background job
-            with suppress(ValueError):  # only the main thread may set a handler
-                signal.signal(number, stop)
+    if threading.current_thread() is threading.main_thread():  # the others may not set a handler
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is in a shell's background job
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if ending else handler)

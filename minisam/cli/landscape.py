@@ -76,6 +76,7 @@ def _require_used(args: argparse.Namespace) -> None:
 def _line_around_each(args: argparse.Namespace, models: Models, dataset: Dataset) -> None:
     from minisam.study import geometry_plots
 
+    _require_own(args, f"line-{args.along}")
     t, curves = np.linspace(-args.radius, args.radius, args.points), {}
     for name, (model, loss) in models.items():
         curves[name] = line(loss, model.theta, geometry.directions(model, loss, args.along)[0], t)
@@ -101,6 +102,7 @@ def _line_between(args: argparse.Namespace, models: Models, dataset: Dataset) ->
     """From the first model (t = 0) to the second (t = 1), and half as far beyond both."""
     from minisam.study import geometry_plots
 
+    _require_own(args, "line")
     (first, train_loss), (second, _) = models.values()
     test_loss = geometry.training_loss(first, dataset.x_test[: args.images], dataset.y_test[: args.images])
     t, direction = np.linspace(-0.5, 1.5, args.points), second.theta - first.theta
@@ -108,6 +110,12 @@ def _line_between(args: argparse.Namespace, models: Models, dataset: Dataset) ->
     curves = {name: line(loss, first.theta, direction, t) for name, loss in losses.items()}
     _write_curves(args, "line", t, curves)
     _save_picture(args, "line", geometry_plots.line(t, curves, dict(enumerate(models))), dataset)
+
+
+def _require_own(args: argparse.Namespace, name: str) -> None:
+    """Raise ValueError if something else would be replaced, such as a model, than the numbers of earlier curves."""
+    if (file := args.out / f"{name}.npz").exists():
+        geometry.load_arrays(file, "losses")
 
 
 def _write_curves(args: argparse.Namespace, name: str, t: Array, curves: dict[str, Array]) -> None:

@@ -6,6 +6,7 @@ an interrupted command goes on where it was.
 """
 
 import argparse
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment
 from minisam.training.environment import changes
-from minisam.training.files import parse_json, read_bytes, require_writable
+from minisam.training.files import parse_json, read_bytes, require_no_link, require_writable
 
 JOBS = 4  # at most, unless --jobs says otherwise
 
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
     require_writable(folder)
     places = {part: folder / part if name == "full" else folder for part in parts}
     for part, experiment in parts.items():
+        if name == "full":
+            require_no_link(places[part])
         _require_own_results(places[part], part, experiment, datasets[part])
     if name == "full" and ((folder / "results.json").exists() or (folder / "report.html").is_dir()):
         raise FileExistsError(f"{folder} has other results than those of a study: choose another --out")
@@ -79,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _require_own_results(folder: Path, part: str, experiment: Experiment, dataset: Dataset) -> None:
     """Raise OSError if something else would be replaced than earlier results of the same part, images and seeds."""
+    from minisam.study.experiment_plots import PICTURES
+
     file, report = folder / "results.json", folder / "report.html"
     if file.exists():
         try:
@@ -89,8 +94,11 @@ def _require_own_results(folder: Path, part: str, experiment: Experiment, datase
         asked = {"preset": part, "seeds": len({run.config.seed for run in experiment.runs()})}
         if different := changes(held, asked | {"images": dataset.checksum}):
             raise FileExistsError(f"{folder} has other results ({'; '.join(different)}): choose another --out")
-    if report.is_dir() or (report.exists() and not file.exists()):
+    if report.is_dir():
         raise FileExistsError(f"{report} is not of these results: choose another --out")
+    ours = [report, folder / "predictions.npz", *(folder / f"{name}.png" for name in PICTURES[experiment.kind])]
+    if not file.exists() and (others := list(filter(os.path.lexists, ours))):
+        raise FileExistsError(f"{others[0]} is not of these results: choose another --out")
 
 
 def _jobs() -> int:

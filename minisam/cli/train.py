@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field, fields
 from pathlib import Path
@@ -21,10 +20,10 @@ import numpy as np
 from minisam.checks import Count, require
 from minisam.cli.options import Commands, add_command, load_images, place
 from minisam.training import Checkpoints, Config, Diverged, Model, Prepared, network, save_model, train
-from minisam.training.files import replacing, require_writable, write_arrays
+from minisam.training.files import replacing, require_writable, say, write_arrays
 
 GROUPS = {  # the fields of Config in `--help`
-    "what is trained, on what": ("model", "augment", "noise", "seed"),
+    "what is trained, on what": ("model", "width", "augment", "noise", "seed"),
     "for how long": ("epochs", "batch_size", "micro_batch"),
     "the step": ("optimizer", "lr", "schedule", "warmup", "momentum", "nesterov", "weight_decay", "decay", "clip"),
     "SAM and its family": ("base", "rho", "p", "ascent_steps", "m", "every", "late", "eta", "alpha", "sigma", "lmbda"),
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
             raise Diverged(f"{error}; the network of before is kept in {kept[0]}; {again}") from error
         except (KeyboardInterrupt, MemoryError):
             if kept := checkpoints.paths():
-                print(f"kept: {kept[0]}; the same command with --resume goes on from there", file=sys.stderr)
+                say(f"kept: {kept[0]}; the same command with --resume goes on from there")
             raise
         model = Model(config, net, done.theta, done.stats, dataset.classes, data.normalisation)
         writers: dict[str, tuple[Path | None, Callable[[Path], None]]] = {  # the model first

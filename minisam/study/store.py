@@ -1,14 +1,12 @@
 """Finished runs on disk: each is kept as soon as it is done, and found again by everything it depends on."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from minisam.data import Dataset
 from minisam.study.tasks import Outcome, Task, require_outcome
@@ -21,6 +19,7 @@ from minisam.training.files import (
     read_arrays,
     reason,
     require_no_link,
+    say,
     write_arrays,
 )
 
@@ -62,7 +61,7 @@ class Store:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = error if isinstance(error, Damaged) else f"{path} is damaged ({reason(error)})"
-            tqdm.write(f"{problem}: the run is done again", file=sys.stderr)
+            say(f"{problem}: the run is done again")
             return None
         return outcome
 

@@ -1,6 +1,5 @@
 """Many runs: in this process, in several, or wherever an executor takes them; each is kept as soon as it is done."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from minisam.study.executors import local_pool
 from minisam.study.store import Store
 from minisam.study.tasks import Outcome, Task, work
 from minisam.training.config import FAMILY, Config
-from minisam.training.files import reason
+from minisam.training.files import reason, say
 
 
 def run_all(
@@ -55,7 +54,7 @@ def run_all(
             store = stack.enter_context(Store.open(folder))
             outcomes = {task: found for task in todo if (found := store.load(task, dataset))}
             if outcomes:
-                tqdm.write(f"{len(outcomes)} of {len(todo)} runs are in {folder} already", file=sys.stderr)
+                say(f"{len(outcomes)} of {len(todo)} runs are in {folder} already")
         left = [task for task in todo if task not in outcomes]
         total, done = sum(map(_epochs, todo)), sum(map(_epochs, outcomes))
         bar = stack.enter_context(

@@ -7,7 +7,6 @@ generator to save.
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from minisam.checks import Array, Checked, Count, Fraction, Natural, NonNegative, require
 from minisam.optim import Optimizer, memory, recall
 from minisam.training.config import current
 from minisam.training.environment import changes, environment
-from minisam.training.files import Damaged, delete_leftovers, locked, reason, require_no_link, require_plain
+from minisam.training.files import Damaged, delete_leftovers, locked, reason, require_no_link, require_plain, say
 from minisam.training.model import Foreign, Model, read, write
 
 # what the history of a training has for every epoch, besides what was asked for
@@ -203,7 +201,7 @@ class Checkpoints(Checked):
             except Damaged as error:
                 aside = _free(f"{path}.damaged")  # it may be somebody's, and its name will be needed
                 path.rename(aside)
-                tqdm.write(f"{error}: passed over, and now called {aside.name}", file=sys.stderr)
+                say(f"{error}: passed over, and now called {aside.name}")
             except Foreign:
                 if not self.ours:
                     raise
@@ -235,4 +233,4 @@ class Checkpoints(Checked):
         state.history[:], state.path[:] = history, thetas
         recall(state.optimizer, remembered)
         hint = f"; last digits may differ from those of an uninterrupted run, since {'; '.join(moved)}" if moved else ""
-        tqdm.write(f"resumed after epoch {len(history)}, from {path}{hint}", file=sys.stderr)
+        say(f"resumed after epoch {len(history)}, from {path}{hint}")

@@ -78,6 +78,7 @@ class Config(Checked):
     l2: NonNegative = _option(0.0, "coefficient of ½‖θ‖² inside the loss (both passes of SAM see it)")
     noise: Fraction = _option(0.0, "fraction of training labels redrawn uniformly, 0 to 1")
     augment: bool = _option(False, "random flips and padded crops")
+    width: Count = _option(1, "times as many hidden units or channels")
     seed: Natural = _option(0, "seed of weights, batches, augmentation and label noise")
 
     def __post_init__(self) -> None:

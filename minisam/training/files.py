@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib import format as npy
+from tqdm import tqdm
 
 from minisam.checks import Array
 
@@ -34,6 +36,11 @@ def printable(text: str) -> str:
     '?[31mred'
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+def say(text: str) -> None:
+    """Tell the user something on stderr, above any progress bar, and with nothing that a terminal would obey."""
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def brief(value: Any, most: int = 80) -> str:

@@ -1,7 +1,6 @@
 """The training loop: minibatches in, weights and a history out."""
 
 import math
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ from minisam.optim import value_at
 from minisam.rng import Stream, keyed_rng
 from minisam.training.checkpoint import Checkpoints, State
 from minisam.training.config import FAMILY, Config, make_optimizer
+from minisam.training.files import say
 from minisam.training.model import Model
 
 STRENGTHS = ("weight_decay", "l1", "l2", "alpha", "sigma", "eta")  # options that ruin a training if they are large
@@ -61,7 +61,7 @@ class Run:
 
 def network(config: Config, data: Prepared) -> Sequential:
     """The network that a config names, sized to the data."""
-    return build(config.model, data.x_train.shape[1:], len(data.classes))
+    return build(config.model, data.x_train.shape[1:], len(data.classes), config.width)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite is reported below
@@ -167,7 +167,7 @@ def train(
             try:
                 checkpoints.keep(state, identity)
             except OSError as error:  # such as a full disk, where the model may still find room
-                tqdm.write(f"no checkpoint after epoch {epoch + 1}: {error}; the training goes on", file=sys.stderr)
+                say(f"no checkpoint after epoch {epoch + 1}: {error}; the training goes on")
     predictions = predict(data.x_test)
     history[-1]["test_error"] = test_error = float(np.mean(predictions != data.y_test))
     train_error = error_rate(data.x_train, labels)

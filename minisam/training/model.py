@@ -95,7 +95,7 @@ def require_whole(model: Model) -> None:
     require_plain(list(classes))
     if len(shape) != 3 or len(normalise.mean) != shape[2]:
         raise ValueError(f"model.normalise must be for images of shape {shape}, got {normalise}")
-    if model.net.layers != build(model.config.model, shape, len(classes)).layers:
+    if model.net.layers != build(model.config.model, shape, len(classes), model.config.width).layers:
         raise ValueError(f"model.net must be the {model.config.model} that model.config names, got other layers")
     for name, n in (("theta", model.net.n_params), ("stats", model.net.n_stats)):
         if ((array := getattr(model, name)).shape, array.dtype) != ((n,), np.float32):
@@ -128,7 +128,12 @@ def read(path: Path) -> tuple[Model, dict[str, Array], dict[str, Any]]:
         shape, classes = _tuple(about["input_shape"], int), _tuple(about["classes"], str)
         normalise = Normalisation(*(_tuple(about["normalisation"][key], float) for key in ("mean", "std")))
         model = Model(
-            config, build(config.model, shape, len(classes)), arrays["theta"], arrays["stats"], classes, normalise
+            config,
+            build(config.model, shape, len(classes), config.width),
+            arrays["theta"],
+            arrays["stats"],
+            classes,
+            normalise,
         )
         require_whole(model)
     except Foreign:
