@@ -5,9 +5,9 @@
 For every problem and method, every point of a grid is trained on three quarters of the training images and judged by
 its error on the other quarter, whose labels are as noisy as the rest. The best three of each grid are then judged on
 further splits (except for CIFAR-100), and the best of them is the recipe. All methods compared with each other get
-grids of the same size, placed by hand. Each tuning seed has its own split, initial weights, batches and redrawn
-labels, different from those of the comparison. Writes benchmarks/results/tuning/NAME.json, and the winners of all
-files there to minisam/study/recipes.json.
+grids of the same size, placed by hand; in the papers' protocol (`papers-mlp`) only rho has a grid. Each tuning seed has
+its own split, initial weights, batches and redrawn labels, different from those of the comparison. Writes
+benchmarks/results/tuning/NAME.json, and the winners of all files there to minisam/study/recipes.json.
 """
 
 import argparse
@@ -35,6 +35,8 @@ from minisam.study.recipes import (
     MAIN,
     MATCHED,
     MLP,
+    NOISES,
+    PAPERS_MLP,
     SAM,
     SIZES,
     VARIANTS,
@@ -61,6 +63,7 @@ class Search(NamedTuple):
     grids: dict[str, Grid]
     seeds: tuple[int, ...]
     start: str | None = None  # the method whose recipe fills in what the grids omit
+    on: Problem | None = None  # the problem for which that recipe was found, if it is not each one's own
     finals: tuple[int, ...] = (1002, 1003)  # further seeds, for the finalists
 
 
@@ -117,7 +120,20 @@ VARIANT_GRIDS: dict[str, Grid] = {label: {"rho": RADII} for label in VARIANTS}
 VARIANT_GRIDS |= {"p = 1": {"rho": (0.05, 0.2, 0.8, 3.2)}, "p = ∞": {"rho": (5e-5, 1e-4, 2e-4, 4e-4)}}
 VARIANT_GRIDS |= {"random direction": {"rho": (0.2, 0.8, 3.2, 12.8)}}
 
+# The papers' protocol: Foret et al. and Kwon et al. choose rho alone, from six or more values; the learning rate is
+# Momentum's (or Adam's), chosen once.
+RADII_OF_PAPERS = {"rho": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
+PAPERS_RATES: dict[str, Grid] = {
+    "Momentum": {"lr": (0.001, 0.003, 0.01, 0.03), "weight_decay": (5e-4,)},
+    "Adam": {"lr": (1e-4, 3e-4, 1e-3, 3e-3), "weight_decay": (5e-4,)},
+}
+PAPERS_GRIDS: dict[str, dict[str, Grid]] = {  # by the method whose learning rate they take
+    "Momentum": {MATCHED: {}, SAM: RADII_OF_PAPERS, "ASAM(Momentum)": {"rho": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)}},
+    "Adam": {"SAM(Adam)": RADII_OF_PAPERS},
+}
+
 BOTH = (MLP, noisy(MLP))
+NOISY_PAPERS = tuple(noisy(PAPERS_MLP, noise) for noise in NOISES)
 BIG_BATCHES = (BIG_BATCH, noisy(BIG_BATCH))
 SEARCHES: dict[str, tuple[Search, ...]] = {
     "mlp": (Search(BOTH, MLP_GRIDS | PENALTIES, (1000, 1001)), Search(BOTH, VARIANT_GRIDS, (1000,), SAM)),
@@ -139,6 +155,13 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         for one in BUDGETS
     ),
     "full-batch": (Search((FULL_BATCH, noisy(FULL_BATCH)), FULL_BATCH_GRIDS, (1000,)),),
+    "papers-mlp": (
+        Search((PAPERS_MLP,), PAPERS_RATES, (1000, 1001)),
+        *(
+            Search(NOISY_PAPERS, {start: {}} | grids, (1000, 1001), start, PAPERS_MLP)
+            for start, grids in PAPERS_GRIDS.items()
+        ),
+    ),
     "m-sharpness": (
         Search(BIG_BATCHES, {label: SMALL_GRIDS[label] for label in (MATCHED, SAM)}, (1000,)),
         Search(BIG_BATCHES, {label: {"rho": (0.02, 0.05, 0.1)} for label in M_SHARPNESS}, (1000,), SAM),
@@ -168,7 +191,7 @@ def tune(search: Search, known: list[dict[str, Any]], data_dir: str | None, **ho
     """
     rows: list[dict[str, Any]] = []
     for problem in search.problems:
-        fixed = winners(known)[problem.name][search.start] if search.start else {}
+        fixed = winners(known)[(search.on or problem).name][search.start] if search.start else {}
         new: list[dict[str, Any]] = [
             {"problem": problem.name, "method": label, "numbers": fixed | point, "errors": []}
             for label, grid in search.grids.items()

@@ -144,6 +144,19 @@ def test_presets_that_share_a_page_ask_their_own_questions(preset, question):
     assert question in section(results, PICTURELESS)
 
 
+@pytest.mark.parametrize(
+    ("preset", "tuned", "rate"),
+    [
+        ("quick", "for every method from a grid of the same size", "the learning rate warms up for a seventh"),
+        ("papers-mlp-again", "rho alone is chosen", "the learning rate falls as a cosine; momentum"),
+    ],
+)
+def test_a_page_says_which_protocol_its_numbers_belong_to(preset, tuned, rate):
+    page = section(QUICK | {"config": QUICK["config"] | {"preset": preset}}, PICTURELESS)
+    assert tuned in page
+    assert rate in page
+
+
 def test_the_page_of_the_whole_counts_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.setattr("minisam.study.whole.pictures", lambda _: PICTURELESS)
     page = " ".join(write_study(tmp_path, {"quick": QUICK, "again": QUICK}).read_text(encoding="utf-8").split())

@@ -12,7 +12,7 @@ from minisam.data import synthetic
 from minisam.study.comparison import compare, summarise
 from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import FULL, PRESETS, Setting, smoke
-from minisam.study.recipes import BASELINES, MAIN, METHODS
+from minisam.study.recipes import BASELINES, MAIN, METHODS, PAPERS
 from minisam.study.report import WARNING, html_report, text_table, write_report
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def test_one_seed_is_shown_without_an_interval(tmp_path, one_seed):
 def test_presets_are_what_they_promise(name):
     experiment = PRESETS[name]()
     assert experiment.kind in PICTURES
-    if name in FULL:
+    if name in (*FULL, "papers-mlp"):
         assert experiment.seeds >= 5
     else:
         assert experiment.seeds == {"smoke": 2, "quick": 3}[name]  # as few as give an interval, and one more
@@ -170,7 +170,7 @@ def test_presets_are_what_they_promise(name):
     labels = {arm.label for arm in experiment.arms}
     assert set(sum(experiment.pairs, ())) == labels
     if experiment.kind == "methods":
-        assert labels == set(MAIN)
+        assert labels == set(PAPERS if name.startswith("papers") else MAIN)
     for label, n_train, config in experiment.arms:  # methods are compared at equal data and batch sizes
         others = [
             arm for arm in experiment.arms if Setting(*_setting(arm)) == Setting(config.model, config.noise, n_train)
@@ -179,6 +179,17 @@ def test_presets_are_what_they_promise(name):
         assert {arm.label for arm in others} == labels
         if label in METHODS and METHODS[label].passes == 2:
             assert config.epochs == 2 * min(arm.config.epochs for arm in others)
+
+
+def test_in_the_papers_protocol_methods_differ_in_nothing_that_was_chosen_but_rho():
+    experiment = PRESETS["papers-mlp"]()
+    assert {arm.config.noise for arm in experiment.arms} == {0.0, 0.2, 0.4, 0.6, 0.8}
+    for stepper in ("momentum", "adam"):
+        configs = [arm.config for arm in experiment.arms if arm.config.stepper == stepper]
+        assert {config.weight_decay for config in configs} == {5e-4}
+        assert {config.schedule for config in configs} == {"cosine"}
+        assert {config.warmup for config in configs} == {0}
+        assert len({config.lr for config in configs}) == 1
 
 
 def test_the_smoke_preset_is_the_main_comparison_made_small():

@@ -21,8 +21,8 @@ def test_the_recipes_are_those_that_tuning_chose(tune):
     assert tune.winners(tune.stored()) == RECIPES
     for searches in tune.SEARCHES.values():
         for search in searches:
-            compared = [label for label in search.grids if search.start or label in MAIN]
-            assert len({len(list(tune.points(search.grids[label]))) for label in compared}) == 1
+            compared = [grid for label, grid in search.grids.items() if grid and (search.start or label in MAIN)]
+            assert len({len(list(tune.points(grid))) for grid in compared}) == 1
 
 
 def test_every_point_of_every_grid_was_tried_as_often_as_it_should_be(tune):
@@ -31,7 +31,7 @@ def test_every_point_of_every_grid_was_tried_as_often_as_it_should_be(tune):
     for searches in tune.SEARCHES.values():
         for search in searches:
             for problem, (label, grid) in itertools.product(search.problems, search.grids.items()):
-                start = RECIPES[problem.name][search.start] if search.start else {}
+                start = RECIPES[(search.on or problem).name][search.start] if search.start else {}
                 points = [(problem.name, label, *sorted((start | point).items())) for point in tune.points(grid)]
                 expected |= dict.fromkeys(points, search)
                 often = sum(len(rows[point]) == len(search.seeds + search.finals) for point in points)

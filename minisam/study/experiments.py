@@ -19,6 +19,9 @@ from minisam.study.recipes import (
     MAIN,
     MATCHED,
     MLP,
+    NOISES,
+    PAPERS,
+    PAPERS_MLP,
     RECIPES,
     SAM,
     SIZES,
@@ -133,13 +136,20 @@ def arms(problems: Iterable[Problem], labels: Iterable[str]) -> tuple[Arm, ...]:
 
 def methods(made: tuple[Arm, ...], epochs: int, **how: Any) -> Experiment:
     """SAM and its baselines."""
-    pairs = tuple(product(BASELINES, [label for label in MAIN if label not in BASELINES]))
+    labels = dict.fromkeys(arm.label for arm in made)
+    baselines = [label for label in BASELINES if label in labels]
+    pairs = tuple(product(baselines, [label for label in labels if label not in baselines]))
     return Experiment("methods", made, pairs, evaluate_every=max(1, epochs // 3), **how)
 
 
 def optimizers(*problems: Problem, **how: Any) -> Experiment:
     """The main comparison."""
     return methods(arms(problems, MAIN), problems[0].epochs, **how)
+
+
+def papers(problem: Problem) -> Experiment:
+    """The comparison that SAM's papers make, without and with wrong labels."""
+    return methods(arms([noisy(problem, noise) for noise in NOISES], PAPERS), problem.epochs)
 
 
 def smoke(n_train: int = 1000, epochs: int = 4, **how: Any) -> Experiment:
@@ -227,6 +237,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "optimizers-mlp": lambda: optimizers(*(noisy(MLP, noise) for noise in (0.0, 0.2, 0.4, 0.6))),
     "optimizers-cnn": lambda: optimizers(CNN, noisy(CNN)),
     "optimizers-cnn-bn": lambda: optimizers(CNN_BN, noisy(CNN_BN)),
+    "papers-mlp": lambda: papers(PAPERS_MLP),
     "rho": rho,
     "ingredients": ingredients,
     "size": size,
@@ -236,4 +247,4 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cifar100": lambda: optimizers(*both("cifar100"), dataset="cifar100"),
     "cifar100-coarse": lambda: optimizers(*both("cifar100-coarse"), dataset="cifar100-coarse"),
 }
-FULL = tuple(name for name in PRESETS if name not in ("smoke", "quick"))  # the parts of the study
+FULL = tuple(name for name in PRESETS if name not in ("smoke", "quick", "papers-mlp"))  # the parts of the study

@@ -28,6 +28,18 @@ QUESTIONS = {  # of presets that share a template
     "m-sharpness": f"Each step's batch is cut into pieces of m images, and each piece climbs alone. {OWN_RHO}",
     "full-batch": "Does SAM help without the noise of minibatches? Every step sees all images.",
 }
+EQUAL_TUNING = {  # protocols: what was chosen, and the schedule
+    "tuning": "Hyper-parameters were chosen for every method from a grid of the same size, on validation splits of "
+    "training images (of CIFAR-10's, unless the preset is about another data set; of 4,000, even if fewer are trained "
+    "on).",
+    "schedule": "warms up for a seventh of the epochs, rounded down, and then falls as a cosine",
+}
+PAPERS_PROTOCOL = {
+    "tuning": "This is the papers' protocol: all have weight decay 5e-4 and the learning rate that is best for "
+    "Momentum (SAM(Adam) that for Adam) on clean labels; rho alone is chosen, for each share of wrong labels. All was "
+    "chosen on validation splits of training images, whose labels were as noisy as the rest.",
+    "schedule": "falls as a cosine",
+}
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -132,7 +144,10 @@ def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
         titles = {_title(results, setting): html_table(make(results, setting)) for setting in settings(results)}
         parts[name] = "".join(f"<h4>{title}</h4>{table}" for title, table in titles.items())
     parts |= {name: inline(image) for name, image in drawn.items()}
-    parts |= {"question": QUESTIONS.get(results["config"]["preset"].removesuffix("-again"), "")}
+    preset = results["config"]["preset"].removesuffix("-again")
+    parts |= {"question": QUESTIONS.get(preset, "")} | (
+        PAPERS_PROTOCOL if preset.startswith("papers") else EQUAL_TUNING
+    )
     parts |= {"images": f"{IMAGES}", "ball": f"{RHO:g}", "recipes": hyperparameters(results)}
     parts |= {key: html.escape(str(value)) for key, value in results["dataset"].items()}
     return fill(results["config"]["kind"], parts)

@@ -92,7 +92,7 @@ def main_table(found: Results) -> Table:
     table: Table = [("test error, %", *MAIN, *(f"gain over {baseline}, %" for baseline in momenta))]
     for title, setting, results in _main_parts(found):
         rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
-        errors = (percent(rows[method], "test_error") for method in MAIN)
+        errors = (percent(rows.get(method), "test_error") for method in MAIN)
         gains = (percent(_gain(results, setting, baseline), "error_reduction") for baseline in momenta)
         table.append((title, *errors, *gains))
     return table
