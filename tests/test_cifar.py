@@ -630,3 +630,11 @@ def test_real_data(name):
     assert np.corrcoef(x[:, 1:].ravel(), x[:, :-1].ravel())[0, 1] > 0.9
     if name == "cifar10":
         assert data.y_train[:5].tolist() == [6, 9, 9, 4, 1]  # frog, truck, truck, deer, car
+
+
+def test_zeros_behind_an_archive_are_not_read_without_end(tmp_path):
+    path = write_archive(tmp_path, *official_files("cifar10"))
+    assert len(load_cifar("cifar10", tmp_path).y_test)
+    os.truncate(path, 1 << 40)  # holes take no room on disk
+    with pytest.raises(ValueError, match=r"expected a whole .tar.gz archive: 1099511627776 bytes, more than"):
+        load_cifar("cifar10", tmp_path)

@@ -12,7 +12,8 @@ from minisam.analysis.curvature import eigenvalues
 from minisam.cli import main
 from minisam.data import synthetic
 from minisam.nn import BatchLoss, Linear, Residual, Sequential, build
-from minisam.study.geometry import mean_loss, measure, text_table, training_loss
+from minisam.study import geometry_plots
+from minisam.study.geometry import mean_loss, measure, text_table, training_loss, write_json
 from minisam.training import Config, Model, Prepared, load_model, save_model, train
 from minisam.training.environment import environment
 from minisam.training.loop import network
@@ -297,3 +298,15 @@ def test_bad_input_is_one_line(trained, words, message, capsys):
     assert re.search(rf"(?<!\w){message}", err)
     assert len(err.strip().splitlines()) == 1
     assert not list(Path().glob("minisam-results/**/*.*"))
+
+
+def test_an_infinite_number_is_valid_json(tmp_path):
+    write_json(tmp_path / "s.json", {"m": {"worst": [1.5, float("inf"), -float("inf")]}})
+    found = json.loads((tmp_path / "s.json").read_text(), parse_constant=pytest.fail)
+    assert found["models"]["m"]["worst"] == [1.5, "Infinity", "-Infinity"]
+
+
+def test_a_model_whose_name_begins_with_an_underscore_has_its_line_in_the_legend():
+    t = np.arange(3.0)
+    (ax,) = geometry_plots.line(t, {"_under": t, "other": t}, {}).axes
+    assert [text.get_text().strip() for text in ax.get_legend().get_texts()][:2] == ["_under", "other"]

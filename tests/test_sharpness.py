@@ -181,6 +181,8 @@ def test_directions_that_do_not_fit_are_refused(u, message):
     theta, batch = smooth_mlp(0)
     with pytest.raises(ValueError, match=rf"\b{message}"):
         line(batch, theta, u, np.zeros(1))
+    with pytest.raises(ValueError, match=rf"\b{message.replace('u ', 'v ')}"):
+        plane(batch, theta, theta, u, np.zeros(1), np.zeros(1))
 
 
 def test_known_losses_of_another_grid_are_refused():

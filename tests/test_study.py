@@ -168,3 +168,12 @@ def test_the_page_is_whole_and_self_contained(tmp_path, found):
     assert "SYNTHETIC" in page
     assert "Part 1: optimizers-mlp" in page
     assert "$" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_an_interval_that_ends_at_zero_is_neither_above_nor_below(monkeypatch):
+    touching, apart = (Interval(0.1, 0.0, 0.2), Interval(-0.1, -0.2, 0.0)), (Interval(0.1, 0.05, 0.2),) * 2
+    rows = [("a", "λ1", *touching), ("b", "λ1", *apart)]
+    monkeypatch.setattr("minisam.study.whole.flatness", lambda found: rows)
+    parts = flatness_parts({})
+    assert parts["within"] == "1 are above zero and 0 below"
+    assert parts["across"] == "1 are above zero and 0 below"

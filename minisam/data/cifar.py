@@ -175,6 +175,8 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     members = {f"{folder}/{file}": file for file in wanted}
     files = {}
     try:
+        if (size := path.stat().st_size) > LARGEST:  # zeros behind an archive are skipped one by one
+            raise ValueError(f"{size} bytes, more than {LARGEST}")
         with _Bounded(path) as stream:
             # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
             with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Plain) as archive:

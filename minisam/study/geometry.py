@@ -183,5 +183,7 @@ def landscape(
 
 def write_json(file: Path, found: dict[str, dict]) -> None:
     """Write the measurements of each model, and the environment they were made in."""
+    record = json.dumps({"environment": environment(), "models": found})
+    record = json.dumps(json.loads(record, parse_constant=str), indent=1)  # JSON has no infinity: it is "Infinity"
     with replacing(file) as whole:
-        whole.write(json.dumps({"environment": environment(), "models": found}, indent=1).encode())
+        whole.write(record.encode())

@@ -43,7 +43,8 @@ def diagnostics(history: Sequence[dict[str, Any]]) -> Figure:
 
 def _shown(name: str) -> str:
     """The name of a model's file, which may be of any length and hold bytes that are no letters."""
-    return brief(name, 40)
+    name = brief(name, 40)
+    return f" {name}" if name.startswith("_") else name  # Matplotlib hides labels that begin with _
 
 
 def spectra(found: dict[str, dict]) -> Figure:
