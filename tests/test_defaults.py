@@ -75,7 +75,7 @@ DEFAULTS = {
         "alpha": None, "every": None, "sigma": 1.0, "lmbda": 0.6, "late": 0.0, "ascent_steps": 1, "m": 0, "clip": 0.0,
         "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "decay": "at-theta", "epochs": 20, "batch_size": 64,
         "micro_batch": 0, "schedule": "cosine", "warmup": 0, "label_smoothing": 0.0, "l1": 0.0, "l2": 0.0,
-        "noise": 0.0, "augment": False, "seed": 0,
+        "noise": 0.0, "augment": False, "width": 1, "seed": 0,
     },
     train: {"evaluate_every": 0, "progress": False, "diagnostics": False, "path": None, "checkpoints": None},
     brief: {"most": 80},
@@ -89,6 +89,7 @@ DEFAULTS = {
     recipes.Method: {"passes": 1},
     recipes.Problem: {
         "model": "mlp", "noise": 0.0, "n_train": 4000, "epochs": 15, "batch_size": 64, "dataset": "cifar10",
+        "papers": False,
     },
     recipes.noisy: {"noise": 0.4},
     statistics.resampled: {"resamples": 1000},
