@@ -39,6 +39,12 @@ def test_the_table_is_what_the_stored_study_prints():
     assert table == markdown(main_table(stored_study(folder)))
 
 
+def test_the_table_of_the_papers_protocol_is_what_its_stored_results_print():
+    folder, table = re.search(r"<!-- papers: (\S+) -->\n\n(\|.*?\|)\n\n", README, re.DOTALL).groups()
+    results = json.loads((ROOT / folder / "results.json").read_text(encoding="utf-8"))
+    assert table == markdown(main_table({"papers-mlp": results}))
+
+
 def test_the_gains_are_those_of_every_part_of_the_stored_study():
     folder, sentences = re.search(r"<!-- gains: (\S+) -->\n\n(.*?)\n\n", README, re.DOTALL).groups()
     assert " ".join(sentences.split()) == gains_over_both(stored_study(folder))

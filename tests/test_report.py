@@ -18,6 +18,7 @@ from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.experiment_plots import PICTURES, gains, radius
 from minisam.study.experiments import PRESETS, Arm, Experiment, Setting
+from minisam.study.plots import panels
 from minisam.study.recipes import BASELINES, MAIN
 from minisam.study.report import (
     error_table,
@@ -278,3 +279,10 @@ def test_a_models_name_is_shown_as_it_is(tmp_path, name):
         shown = [text.get_text() for text in figure.findobj(Text)]
         assert not any("mathdefault" in text for text in shown)  # no tick is written as a formula
         assert "$" not in name or name in shown
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_there_are_as_many_panels_as_settings(n):
+    some = [row | {"noise": i / 10} for i, row in enumerate(QUICK["summary"][:1] * n)]
+    figure, axes = panels(QUICK | {"summary": some})
+    assert len(figure.axes) == len(axes) == n

@@ -50,7 +50,10 @@ def panels(results: dict[str, Any], height: float = 3.6) -> tuple[Figure, list[t
     n_columns = min(2, len(found))
     n_rows = math.ceil(len(found) / n_columns)
     figure = Figure(figsize=(5.2 * n_columns, height * n_rows), layout="constrained")
-    axes = list(zip(figure.subplots(n_rows, n_columns, squeeze=False).flat, found, strict=False))
+    places = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for unused in places[len(found) :]:
+        unused.remove()
+    axes = list(zip(places, found, strict=False))
     for i, (ax, setting) in enumerate(axes):
         ax.set_title(setting.title, fontsize=11)
         ax.tick_params(labelleft=i % n_columns == 0)

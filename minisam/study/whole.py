@@ -88,11 +88,13 @@ def gains_over_both(found: Results) -> str:
 
 def main_table(found: Results) -> Table:
     """Test errors of all methods, and SAM's gains over Momentum with as many epochs and with as many gradients."""
-    momenta = ("Momentum", MATCHED)
-    table: Table = [("test error, %", *MAIN, *(f"gain over {baseline}, %" for baseline in momenta))]
-    for title, setting, results in _main_parts(found):
+    momenta, parts = ("Momentum", MATCHED), list(_main_parts(found))
+    ran = {run["optimizer"] for _, _, results in parts for run in results["runs"]}
+    methods = [method for method in MAIN if method in ran]
+    table: Table = [("test error, %", *methods, *(f"gain over {baseline}, %" for baseline in momenta))]
+    for title, setting, results in parts:
         rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
-        errors = (percent(rows.get(method), "test_error") for method in MAIN)
+        errors = (percent(rows.get(method), "test_error") for method in methods)
         gains = (percent(_gain(results, setting, baseline), "error_reduction") for baseline in momenta)
         table.append((title, *errors, *gains))
     return table
