@@ -41,7 +41,7 @@ from minisam.kernels import set_threads
 from minisam.training.files import brief
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
-HASTE = 2  # s
+HASTE = 2  # s after a signal in which another one is ignored
 DRAWING = (reproduce, sharpness, landscape, toy)  # `train` draws, too, if it is asked for diagnostics
 
 
