@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,6 +413,13 @@ def test_pickle_of_anything_else_is_refused(tmp_path, raw, message):
     layout, files = official_files("cifar10", PICKLE)
     write_folder(tmp_path, layout, {**files, "data_batch_1": raw})
     with pytest.raises(ValueError, match=f"data_batch_1: .*{message}"):
+        load_cifar("cifar10", tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has files that fail while they are read")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "data_batch_1.bin").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         load_cifar("cifar10", tmp_path)
 
 

@@ -102,7 +102,8 @@ def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
         ("train --rho=0.1 --ephocs=3", "minisam train", r"unknown argument --ephocs=3: did you mean --epochs\?"),
         ("train --optimizer adm", "minisam train", r"--optimizer: unknown 'adm', expected one of gd, .*mean adam\?"),
         ("train --optimizer lion", "minisam train", "unknown 'lion', expected one of gd, momentum, .*, random-sam$"),
-        ("train net.npz", "minisam train", "unknown argument net.npz"),
+        ("train net.npz", "minisam train", "unknown argument net.npz$"),
+        ("train eta", "minisam train", "unknown argument eta$"),
         ("reproduce --preset smal", "minisam reproduce", "--preset: unknown 'smal', expected one of smoke, quick"),
         ("reproduce --preset smok", "minisam reproduce", r"did you mean smoke\?"),
         ("data --fetch cifar", "minisam data", r"expected one of cifar10, cifar100: did you mean cifar10\?"),
@@ -362,6 +363,24 @@ def test_a_sweep_that_is_interrupted_ends_quietly_and_keeps_what_is_finished(tmp
     assert len([name for name in names if name.endswith(".npz")]) < int(first[1])  # it did not finish the sweep first
 
 
+def test_a_mistake_of_our_own_is_one_line_that_says_where(monkeypatch, capsys):
+    monkeypatch.setattr("minisam.cli.data.run", lambda _: {}["no such\nkey"])
+    assert main(["data"]) == 1
+    told = r"a mistake in minisam, please report it: KeyError\('no such\\nkey'\) in test_cli.py, line \d+"
+    assert re.fullmatch(f"minisam: error: {told}\n", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder from being deleted")
+def test_a_current_folder_that_was_deleted_is_named(tmp_path, capsys):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["train", "--dataset", "synthetic"], ["reproduce"], ["data"], ["toy"]):
+        assert main(words) == 1
+        assert "the current folder is no longer there (No such file" in capsys.readouterr().err
+    os.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(("haste", "tidied"), [(60, [1, 2]), (0, [1])])
 def test_a_hasty_second_ctrl_c_does_not_stop_the_tidying_up(haste, tidied, monkeypatch, capsys):
     def run(args):
@@ -416,6 +435,9 @@ def test_every_member_trains_with_diagnostics(tmp_path, archive, optimizer, caps
         ("--optimizer sam --base gd --nesterov", "nesterov is for momentum, got optimizer gd"),
         ("--schedule constant --warmup 1", "warmup is for cosine, got schedule constant"),
         ("--optimizer looksam --m 8", "m is for .*, got optimizer looksam"),
+        ("--micro-batch 65", "micro_batch must be at most batch_size 64, got 65"),
+        ("--optimizer sam --m 65", "m must be at most batch_size 64, got 65"),
+        ("--optimizer sam --m 17 --micro-batch 16", "m must be at most micro_batch 16, got 17"),
     ],
 )
 def test_options_of_another_optimizer_are_refused(words, message, capsys):

@@ -134,13 +134,14 @@ def test_a_kernel_on_disk_is_out_of_date_when_any_file_of_kernels_changes():
 def test_a_file_in_the_current_folder_does_not_say_where_machine_code_comes_from(tmp_path):
     """Numba reads it, if PyYAML is there, and would load pickles from the folder that it names."""
     pytest.importorskip("yaml", reason="without PyYAML Numba reads no such file")
-    (tmp_path / ".numba_config.yaml").write_text("cache_dir: planted\ncache_locator_classes: planted\n")
-    code = "import minisam, numba; print([numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES])"
-    environ = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "['', '']\n"
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: planted\ncpu_name: planted\nboundscheck: 1\n")
+    code = "from minisam.kernels import compiled; from numba import config as c; from numba.core.config import *\n"
+    for reload in ("", "reload_config()"):  # as the compiler does
+        code += f"{reload}\nprint(c.CACHE_DIR, c.CPU_NAME, c.BOUNDSCHECK)\n"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    environ["NUMBA_BOUNDSCHECK"] = "0"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.stdout == " None 0\n" * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

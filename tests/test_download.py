@@ -3,6 +3,8 @@
 import hashlib
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -29,10 +31,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        self.wfile.write(CONTENT if behaviour == "whole" else CONTENT[:1000])
-        if behaviour == "stalled":
+        first = {"whole": len(CONTENT), "halting": 100_000}.get(behaviour, 1000)
+        self.wfile.write(CONTENT[:first])
+        if behaviour in ("stalled", "halting"):
             self.wfile.flush()
             self.server.released.wait(10)
+        if behaviour == "halting":
+            self.wfile.write(CONTENT[first:])
 
     def log_message(self, *args):
         pass
@@ -78,6 +83,22 @@ def test_whole_file_arrives_once_where_the_reader_looks(serve, server, cache, ca
     assert ("100%" in capfd.readouterr().err) == progress
     assert download.fetch("cifar10", progress=progress) == path
     assert server.requests == ["whole"]
+
+
+def test_a_download_goes_to_disk_piece_by_piece(serve, server, cache):
+    serve("halting")
+    with ThreadPoolExecutor(1) as other:
+        path = other.submit(download.fetch, "cifar10", progress=False)
+        until = time.monotonic() + 5
+        while not any(file.stat().st_size for file in cache.glob("*")) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [file.stat().st_size for file in cache.iterdir()] == [1 << 16]  # the rest has not been sent
+        server.released.set()
+        assert path.result().read_bytes() == CONTENT
+
+
+def test_the_cache_is_minisams_own():
+    assert "minisam" in cifar.cache_dir().parts[-2:]  # on Windows it has a folder "Cache"
 
 
 def test_damaged_file_is_replaced(serve, cache):

@@ -56,6 +56,7 @@ REFUSED = {
     f"--save {'m' * 250}.npz": "File name too long",  # its checkpoints' folder
     "--save old.npz/m.npz": "can't write to output folder old.npz",
     "--save z.checkpoints/epoch-0007.npz": "--save expected another folder: files in z.checkpoints come and go",
+    "--save-every 0": "--save-every must be an integer ≥ 1, got 0",
     "--save m.npz --path m.npz": "--save and --path expected different files, got m.npz twice",
     "--save m.npz --path ./M.npz": "--save and --path expected different files",
     "--save m.npz --path folder.npz": "--path expected the name of a file, got the folder folder.npz",
@@ -267,6 +268,15 @@ def test_a_part_of_a_study_is_not_written_where_a_link_leads(capsys, monkeypatch
     assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--out", "out"]) == 1
     assert f"{Path('out/rho')}, which is a link: remove it" in last_line(capsys.readouterr().err)
     assert not list(Path("elsewhere").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_checkpoint_that_is_a_link_to_nothing_is_passed_over(capsys):
+    Path("m.checkpoints").mkdir()
+    Path("m.checkpoints/epoch-0009.npz").symlink_to("nowhere")
+    assert main([*TRAIN, "--save", "m.npz", "--resume"]) == 0
+    assert "epoch-0009.npz, which is a link to nothing: passed over" in capsys.readouterr().err
+    assert files() == {"m.npz", str(Path("m.checkpoints/epoch-0009.npz.damaged"))}
 
 
 def test_a_terminal_obeys_no_name_of_a_file(capsys):
@@ -635,6 +645,12 @@ def test_parts_of_one_name_are_refused(capsys):
 def test_texts_and_numbers_at_their_bounds_are_whole():
     assert (brief("x" * 80), brief("x" * 81)) == ("x" * 80, "x" * 79 + "…")
     require_plain(["x" * 1000, 2**63 - 1, 1 - 2**63])
+    deep = [1]
+    for _ in range(19):
+        deep = [deep]
+    require_plain(deep)
+    with pytest.raises(TypeError, match="nested too deeply"):
+        require_plain([deep])
     for value in ("x" * 1001, 2**63, -(2**63)):
         with pytest.raises(TypeError):
             require_plain({"key": [value]})

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from minisam import optim
@@ -397,6 +398,15 @@ def test_every_axis_has_its_scale_its_name_and_its_legend(drawn):
         ]
         assert (name, found) == (name, axes)
         assert [words(one) for one in figure.legends] == [legend] * bool(legend)
+        assert not any(one.get_frame_on() for one in figure.legends)
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    figure = Figure()
+    figure.suptitle(r"a_$\frac{$.npz")
+    plots.save(tmp_path / "a.png", figure)
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert not any(text.get_parse_math() for text in figure.findobj(Text))
 
 
 def test_ticks_stand_at_what_was_run(drawn):

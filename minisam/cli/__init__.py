@@ -25,6 +25,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
@@ -38,7 +39,7 @@ from minisam.cli import data, evaluate, landscape, reproduce, sharpness, toy, tr
 from minisam.cli.parser import Parser
 from minisam.cli.streams import Lasting, Printable
 from minisam.kernels import set_threads
-from minisam.training.files import brief
+from minisam.training.files import brief, require_current_folder
 
 COMMANDS = (reproduce, train, evaluate, sharpness, landscape, toy, data)
 HASTE = 2  # s after a signal in which another one is ignored
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, ending: bool) -> int:
     try:
         with _obeying_signals(ending):
+            require_current_folder()
             if args.threads is not None:
                 set_threads(args.threads)
             if args.run in (command.run for command in DRAWING) or getattr(args, "diagnostics", None):
@@ -89,6 +91,11 @@ def _run(args: argparse.Namespace, ending: bool) -> int:
     except KeyboardInterrupt as stop:
         print("minisam: interrupted", file=sys.stderr)
         return stop.args[0] if stop.args else 130
+    except Exception as error:  # every kind that an input can lead to is above
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        print(f"minisam: error: a mistake in minisam, please report it: {error!r:.1000} in {where}", file=sys.stderr)
+        return 1
     return 0
 
 

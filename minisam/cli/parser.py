@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         """The same as argparse's, but a command complains of unknown arguments itself, with its own usage."""
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            option = next((word for word in unknown if word.startswith("-")), unknown[0])
+            option = next((word for word in unknown if word.startswith("-")), "")
             hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
             self.error(f"unknown argument {' '.join(unknown)}{hint}")
         return namespace, unknown

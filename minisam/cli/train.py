@@ -72,6 +72,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Field, type_: Any) -> No
 def run(args: argparse.Namespace) -> None:
     """Train, save the model and the other files that were asked for, and print the errors."""
     config = Config(**{option.name: getattr(args, option.name) for option in fields(Config)})
+    require("--save-every", args.save_every, Count | None)
     _require_places(args)
     dataset = load_images(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
@@ -79,7 +80,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"{net.summary()}\n", flush=True)
     file = args.save or _default_place(config, data, args.overwrite)
     require_writable(file.parent)
-    require("--save-every", args.save_every, Count | None)
     checkpoints = Checkpoints(file, args.save_every or max(1, config.epochs // CHECKPOINTS))
     path: list[np.ndarray] | None = None if args.path is None else []
     with checkpoints.held():

@@ -171,7 +171,10 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
         there = [file for file in wanted if (path / file).is_file()]
         if (total := sum((path / file).stat().st_size for file in there)) > LARGEST:
             raise ValueError(f"{path}: expected at most {LARGEST} bytes, got {total}")
-        return {file: (path / file).read_bytes() for file in there}
+        try:
+            return {file: (path / file).read_bytes() for file in there}
+        except OSError as error:  # while reading; its text may name no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
     members = {f"{folder}/{file}": file for file in wanted}
     files = {}
     try:

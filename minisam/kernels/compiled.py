@@ -20,8 +20,10 @@ from numba.core.sigutils import normalize_signature
 
 from minisam.kernels import team
 
-for _name in ("CACHE_DIR", "CACHE_LOCATOR_CLASSES"):  # machine code is not to come from where a file in the
-    setattr(numba.config, _name, os.environ.get(f"NUMBA_{_name}", ""))  # current folder says, as Numba would let it
+_planted = os.path.isfile(getattr(numba.core.config, "_config_fname", ""))  # a file in the current folder, whoever put
+numba.core.config._config_fname = ""  # it there, is not to say where machine code comes from, nor for which processor
+if _planted:
+    numba.core.config._env_reloader.reset()  # to what the environment says
 
 _kernels: list["Kernel"] = []
 compiling = threading.Lock()  # held by the thread that compiles

@@ -97,8 +97,10 @@ class Config(Checked):
         for name, value in vars(self).items():
             if type(value) is int and value >= 1 << 63:
                 raise ValueError(f"{name} must be below 2**63, got {value}")  # so that others can read it
-        if self.m > self.micro_batch > 0:
-            raise ValueError(f"m must be at most micro_batch {self.micro_batch}, got {self.m}")
+        whole = "micro_batch" if self.micro_batch else "batch_size"
+        for name, most in (("micro_batch", "batch_size"), ("m", whole)):
+            if getattr(self, name) > getattr(self, most):
+                raise ValueError(f"{name} must be at most {most} {getattr(self, most)}, got {getattr(self, name)}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
 

@@ -97,6 +97,14 @@ def delete_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
+def require_current_folder() -> None:
+    """Raise OSError if the current folder was deleted, or can't be read: nothing could be found or kept there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OSError(f"the current folder is no longer there ({error.strerror}): change to another one") from error
+
+
 def require_no_link(folder: Path) -> None:
     """Raise OSError if a folder in which files are replaced and deleted is a link to another one."""
     if os.path.islink(folder):  # Path.is_symlink fails in a folder that may not be entered
@@ -159,6 +167,8 @@ def read_bytes(path: Path) -> bytes:
         Damaged: it is not a regular file.
         ValueError: it is larger than LARGEST.
     """
+    if path.is_symlink() and not path.exists():
+        raise Damaged(f"expected a file, got {path}, which is a link to nothing")
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise Damaged(f"expected a file, got {path}, which is a folder or a device")
@@ -211,9 +221,9 @@ def _array(raw: bytes) -> Array:
     return array.copy()
 
 
-def require_plain(value: Any) -> None:
+def require_plain(value: Any, levels: int = 20) -> None:
     """Raise TypeError unless a value from a file is such as minisam writes: numbers, short printable texts, and records
-    and lists of them.
+    and lists of them, not nested in each other more often than `levels`.
 
     >>> require_plain([{"epoch": 1, "name": "sam"}])
     >>> require_plain({"name": "\\x1b[31m"})
@@ -221,8 +231,10 @@ def require_plain(value: Any) -> None:
     TypeError: a text that can't be printed, or of over 1000 letters
     """
     if isinstance(value, dict | list):
+        if not levels:
+            raise TypeError("records or lists nested too deeply")
         for part in (*value, *value.values()) if isinstance(value, dict) else value:
-            require_plain(part)
+            require_plain(part, levels - 1)
     elif isinstance(value, str):
         if len(value) > 1000 or not value.isprintable():
             raise TypeError("a text that can't be printed, or of over 1000 letters")
