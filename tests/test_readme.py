@@ -76,6 +76,19 @@ def test_the_speed_tables_are_what_the_stored_runs_print():
         assert table == shown.stdout.rstrip()
 
 
+def test_what_is_said_of_the_speed_is_true_of_every_stored_row():
+    assert "a training step of every network" in README
+    assert "So does a prediction, except by the MLP." in README
+    for path in (ROOT / "benchmarks" / "results" / "speed").glob("*.json"):
+        command = [sys.executable, ROOT / "benchmarks" / "run.py", "--show", path]
+        shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+        rows = re.findall(r"^((?:\S+ step|prediction), .*?) {2,}.* (\d+\.\d+) \(", shown, re.MULTILINE)
+        ratios = {case: float(ratio) for case, ratio in rows}
+        assert len(ratios) == len(rows) > 60
+        behind = {case for case, ratio in ratios.items() if ratio <= 1}
+        assert behind <= {"prediction, MLP, 2,000 images"}
+
+
 def test_the_scaling_table_is_what_the_stored_measurement_prints():
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"<!-- scaling: \S+ -->\n```\n(.*?)\n```", page, re.DOTALL)
