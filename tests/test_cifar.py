@@ -416,9 +416,12 @@ def test_pickle_of_anything_else_is_refused(tmp_path, raw, message):
         load_cifar("cifar10", tmp_path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has files that fail while they are read")
-def test_a_folder_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "data_batch_1.bin").symlink_to("/proc/self/mem")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(5, "Input/output error")  # as while reading: it names no file
+
+    monkeypatch.setattr(cifar, "_contents", broken)
+    (tmp_path / "data_batch_1.bin").write_bytes(b"")
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         load_cifar("cifar10", tmp_path)
 
@@ -557,9 +560,13 @@ TWENTY_TIMES = b"\x80\x02}X\1\0\0\0a(c_codecs\nencode\nq\0X\x10\0\0\0" + b"x" * 
 TWENTY_TIMES += b"h\0h\1h\2\x86R" * 20 + b"ls."
 
 
+MANY = b"\x80\x02(" + b"N" * 20 + b"tq\x00cnumpy\nndarray\nq\x01" + b"h\x01h\x00R."  # ndarray(*twenty things)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (MANY, "an array has a few properties, not 20"),
         (pickle.dumps({1: "one"}), "a string, got 1"),
         (pickle.dumps({1: "one"}, 0), "a string, got 1"),  # DICT, in the oldest protocol
         (pickle.dumps({("deep",): 1}), "a string, got tuple"),
@@ -573,6 +580,26 @@ TWENTY_TIMES += b"h\0h\1h\2\x86R" * 20 + b"ls."
 def test_what_would_take_very_long_or_much_memory_is_refused(content, message):
     with pytest.raises(ValueError, match=message):
         unpickle(content, "data_batch_1")
+
+
+def test_a_long_list_of_class_names_is_not_made(tmp_path):
+    layout, files = official_files("cifar10")
+    folder = write_folder(tmp_path, layout, {**files, "batches.meta.txt": b"ab " * 30_000})
+    with pytest.raises(ValueError, match=r"class names of at most 65,536 bytes, got 90,000"):
+        load_cifar("cifar10", folder)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="only Linux has files that do not say how long they are")
+def test_a_file_of_the_system_is_not_read_as_long_as_it_goes_on(tmp_path):
+    layout, files = official_files("cifar10")
+    folder = write_folder(tmp_path, layout, files)
+    (folder / "data_batch_1.bin").unlink()
+    (folder / "data_batch_1.bin").symlink_to("/proc/version")
+    with pytest.raises(ValueError, match="expected a multiple of 3073 bytes, got 0"):
+        load_cifar("cifar10", folder)
+    (tmp_path / layout.archive).symlink_to("/proc/version")
+    with pytest.raises(ValueError, match=r"expected a whole \.tar\.gz archive: 0 bytes, not 1 to"):
+        load_cifar("cifar10", tmp_path / layout.archive)
 
 
 def test_class_names_must_be_printable(tmp_path):

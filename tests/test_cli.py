@@ -104,6 +104,7 @@ def test_no_command_or_a_wrong_one_is_a_usage_error(capsys):
         ("train --optimizer lion", "minisam train", "unknown 'lion', expected one of gd, momentum, .*, random-sam$"),
         ("train net.npz", "minisam train", "unknown argument net.npz$"),
         ("train eta", "minisam train", "unknown argument eta$"),
+        ("landscape a.npz --points 3 b.npz", "minisam landscape", "b.npz: name all files together, not between option"),
         ("reproduce --preset smal", "minisam reproduce", "--preset: unknown 'smal', expected one of smoke, quick"),
         ("reproduce --preset smok", "minisam reproduce", r"did you mean smoke\?"),
         ("data --fetch cifar", "minisam data", r"expected one of cifar10, cifar100: did you mean cifar10\?"),
@@ -368,6 +369,36 @@ def test_a_mistake_of_our_own_is_one_line_that_says_where(monkeypatch, capsys):
     assert main(["data"]) == 1
     told = r"a mistake in minisam, please report it: KeyError\('no such\\nkey'\) in test_cli.py, line \d+"
     assert re.fullmatch(f"minisam: error: {told}\n", capsys.readouterr().err)
+
+
+HALF_MADE = """
+import sys, warnings
+import numpy as np
+from minisam import cli
+
+class Bar:
+    def __init__(self):
+        np.float32(1e30) * np.float32(1e30)
+        warnings.warn("glyph")
+        raise KeyboardInterrupt
+
+    def __del__(self):
+        self.position
+
+cli.data.run = lambda args: Bar()
+sys.argv[1:] = ["data"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(("option", "shown"), [("", False), ("-Walways", True)])
+def test_an_interrupted_command_says_nothing_more(option, shown):
+    command = [sys.executable, *option.split(), "-c", HALF_MADE]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 130
+    assert ended.stderr.endswith("minisam: interrupted\n")
+    assert ("glyph" in ended.stderr) == shown  # only if somebody asks
+    assert "overflow" not in ended.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder from being deleted")

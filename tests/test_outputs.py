@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
@@ -357,6 +358,20 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, few_images, capsys):
     assert "Traceback" not in err
 
 
+def test_ctrl_c_while_a_model_is_saved_says_how_to_go_on_too(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for name, more in (("save_model", ""), ("write_arrays", " (and --overwrite)")):  # when there is a model already
+        with monkeypatch.context() as patch:
+            patch.setattr(f"minisam.cli.train.{name}", interrupted)
+            assert main([*TRAIN, "--save", "m.npz", "--path", "p.npz", "--resume"]) == 130
+        expected = (
+            f"kept: {Path('m.checkpoints/epoch-0002.npz')}; the same command with --resume{more} goes on from there"
+        )
+        assert f"kept: {last}; the same command with --resume{more} goes on from there" in capsys.readouterr().err
+
+
 def test_a_training_that_diverges_at_once_leaves_nothing_to_go_on_from():
     assert main([*TRAIN, "--lr", "1e39", "--save", "m.npz", "--save-every", "1"]) == 1
     assert not files()
@@ -588,6 +603,41 @@ def test_what_is_no_file_is_not_read(capsys):
             assert f"expected a file, got {name}, which is a folder or a device" in capsys.readouterr().err
 
 
+def test_what_would_be_too_large_to_be_read_is_refused_before_the_first_step(monkeypatch, capsys):
+    monkeypatch.setattr("minisam.cli.train.LARGEST", 4 * 820_874 * 3)
+    assert main([*TRAIN, "--save", "m.npz", "--path", "p.npz", "--epochs", "3"]) == 1
+    assert "--path would have 13,133,984 bytes, more than the 9,850,488 that are read" in capsys.readouterr().err
+    monkeypatch.setattr("minisam.cli.train.LARGEST", 4 * 820_874 - 1)
+    assert main([*TRAIN, "--save", "m.npz"]) == 1
+    assert "the model would have 3,283,496 bytes, more than the 3,283,495 that" in capsys.readouterr().err
+    assert not files()
+    monkeypatch.setattr("minisam.cli.train.LARGEST", 4 * 820_874 * 3)
+    assert main([*TRAIN, "--save", "m.npz", "--path", "p.npz"]) == 0  # two epochs and the start: as much as may be
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other links")
+def test_a_lock_that_is_also_another_file_is_refused(capsys):
+    """Some versions of filelock would empty it."""
+    Path("m.checkpoints").mkdir()
+    Path("best.npz").write_bytes(b"precious")
+    os.link("best.npz", "m.checkpoints/.lock")
+    assert main([*TRAIN, "--save", "m.npz"]) == 1
+    assert f"{Path('m.checkpoints/.lock')}, which is another file, too: remove it" in capsys.readouterr().err
+    assert Path("best.npz").read_bytes() == b"precious"
+
+
+def test_an_array_of_nothing_takes_no_memory():
+    header = b"{'descr':'<U1','fortran_order':False,'shape':(3000000,0)}".ljust(117) + b"\n"
+    with zipfile.ZipFile("m.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    tracemalloc.start()
+    try:
+        assert read_arrays(Path("m.npz"))["x"].shape == (3_000_000, 0)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_huge_file_is_not_read(monkeypatch, capsys):
     monkeypatch.setattr("minisam.training.files.LARGEST", 1000)
     Path("m.npz").write_bytes(bytes(1000))
@@ -629,7 +679,7 @@ def test_compressed_files_are_named_as_such(capsys):
     for name, holds in (("small.npz", "theta, stats, about"), ("predictions.npz", "predictions, y_test")):
         assert main(["evaluate", name]) == 1
         expected = f"expected an uncompressed .npz file, as np.savez writes it, got {name} with {holds}"
-        assert expected in capsys.readouterr().err
+        assert f"kept: {last}; the same command with --resume{more} goes on from there" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

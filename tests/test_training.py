@@ -439,7 +439,7 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
         load_model(path)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf)])
+@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf), (1.0, 1e308)])
 def test_a_normalisation_that_cannot_be_is_damage(tmp_path, model, mean, std):
     match = f"expected finite means, and as many stds above 0, got .*{mean}.* and .*{std}"
     with pytest.raises(ValueError, match=match):

@@ -26,12 +26,14 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from minisam import __version__
@@ -75,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, ending: bool) -> int:
     try:
-        with _obeying_signals(ending):
+        # a number that is not finite is refused or shown as such; NumPy and Matplotlib need not warn of it, too
+        with _obeying_signals(ending), np.errstate(all="ignore"), warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
             require_current_folder()
             if args.threads is not None:
                 set_threads(args.threads)
@@ -90,6 +95,8 @@ def _run(args: argparse.Namespace, ending: bool) -> int:
         return 1
     except KeyboardInterrupt as stop:
         print("minisam: interrupted", file=sys.stderr)
+        if ending:  # a progress bar that was half made can't be unmade, and Python would say so
+            sys.unraisablehook = lambda _: None
         return stop.args[0] if stop.args else 130
     except Exception as error:  # every kind that an input can lead to is above
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             option = next((word for word in unknown if word.startswith("-")), "")
             hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
+            if not option and any(action.nargs == "+" for action in self._actions):
+                hint = ": name all files together, not between options"
             self.error(f"unknown argument {' '.join(unknown)}{hint}")
         return namespace, unknown
 

@@ -20,7 +20,7 @@ import numpy as np
 from minisam.checks import Count, require
 from minisam.cli.options import Commands, add_command, load_images, place
 from minisam.training import Checkpoints, Config, Diverged, Model, Prepared, network, save_model, train
-from minisam.training.files import replacing, require_writable, say, write_arrays
+from minisam.training.files import LARGEST, replacing, require_writable, say, write_arrays
 
 GROUPS = {  # the fields of Config in `--help`
     "what is trained, on what": ("model", "width", "augment", "noise", "seed"),
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = load_images(args).first(n_train=args.n_train)
     data = Prepared.of(dataset)
     net = network(config, data)
+    _require_room(net.n_params, config.epochs, args.path)
     print(f"{net.summary()}\n", flush=True)
     file = args.save or _default_place(config, data, args.overwrite)
     require_writable(file.parent)
@@ -87,6 +88,13 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{kept[0]} exists: add --resume to continue from it, or remove {checkpoints.folder}")
         try:
             done = train(config, data, 0, True, args.diagnostics is not None, path, checkpoints)
+            model = Model(config, net, done.theta, done.stats, dataset.classes, data.normalisation)
+            writers: dict[str, tuple[Path | None, Callable[[Path], None]]] = {  # the model first
+                "Model": (file, lambda file: save_model(file, model)),
+                "Weights of every epoch": (args.path, lambda file: write_arrays(file, {"thetas": np.array(path)})),
+                "Picture of the diagnostics": (args.diagnostics, lambda file: _draw_diagnostics(done.history, file)),
+            }
+            failures = list(_save(writers, args.overwrite))
         except Diverged as error:
             if not (kept := checkpoints.paths()):
                 raise
@@ -94,15 +102,9 @@ def run(args: argparse.Namespace) -> None:
             raise Diverged(f"{error}; the network of before is kept in {kept[0]}; {again}") from error
         except (KeyboardInterrupt, MemoryError):
             if kept := checkpoints.paths():
-                say(f"kept: {kept[0]}; the same command with --resume goes on from there")
+                more = " (and --overwrite)" if os.path.lexists(file) else ""
+                say(f"kept: {kept[0]}; the same command with --resume{more} goes on from there")
             raise
-        model = Model(config, net, done.theta, done.stats, dataset.classes, data.normalisation)
-        writers: dict[str, tuple[Path | None, Callable[[Path], None]]] = {  # the model first
-            "Model": (file, lambda file: save_model(file, model)),
-            "Weights of every epoch": (args.path, lambda file: write_arrays(file, {"thetas": np.array(path)})),
-            "Picture of the diagnostics": (args.diagnostics, lambda file: _draw_diagnostics(done.history, file)),
-        }
-        failures = list(_save(writers, args.overwrite))
         print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
         print(f"{done.train_error:.2%}, {done.gradient_evaluations:,} gradients, {done.seconds:.1f} s")
         if args.diagnostics:
@@ -135,6 +137,16 @@ def _require_places(args: argparse.Namespace) -> None:
         if same in places:
             raise ValueError(f"{places[same]} and {option} expected different files, got {file} twice")
         places[same] = option
+
+
+def _require_room(n_params: int, epochs: int, path: Path | None) -> None:
+    """Raise ValueError if what would be kept would be too large to be read again."""
+    if (size := 4 * n_params) > LARGEST:
+        raise ValueError(
+            f"the model would have {size:,} bytes, more than the {LARGEST:,} that are read: make it smaller"
+        )
+    if path and (size := 4 * n_params * (epochs + 1)) > LARGEST:
+        raise ValueError(f"--path would have {size:,} bytes, more than the {LARGEST:,} that are read: leave it out")
 
 
 def _default_place(config: Config, data: Prepared, overwrite: bool) -> Path:

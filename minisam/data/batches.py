@@ -4,7 +4,6 @@ Everything random is keyed (see `minisam.rng`): a minibatch depends on (seed, ep
 nothing that happened before, so two optimizers with the same seed see the same batches.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,7 +55,9 @@ class Normalisation:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        if len(self.mean) != len(self.std) or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+        with np.errstate(over="ignore"):  # in the numbers that images are normalised with
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        if mean.shape != std.shape or not np.isfinite([mean, std]).all() or min(std, default=1) <= 0:
             raise ValueError(f"expected finite means, and as many stds above 0, got {self.mean} and {self.std}")
 
     @classmethod

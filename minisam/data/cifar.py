@@ -165,6 +165,12 @@ class _Plain(tarfile.TarInfo):
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
 
 
+def _contents(file: Path) -> bytes:
+    """As many bytes as the file says it has: a file of the system's own says none, and may go on for ever."""
+    with file.open("rb") as stream:
+        return stream.read(file.stat().st_size)
+
+
 def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """Return the contents of the wanted files that exist in the folder or archive at path."""
     if path.is_dir():
@@ -172,14 +178,14 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
         if (total := sum((path / file).stat().st_size for file in there)) > LARGEST:
             raise ValueError(f"{path}: expected at most {LARGEST} bytes, got {total}")
         try:
-            return {file: (path / file).read_bytes() for file in there}
+            return {file: _contents(path / file) for file in there}
         except OSError as error:  # while reading; its text may name no file
             raise OSError(error.errno, error.strerror, str(path)) from error
     members = {f"{folder}/{file}": file for file in wanted}
     files = {}
     try:
-        if (size := path.stat().st_size) > LARGEST:  # zeros behind an archive are skipped one by one
-            raise ValueError(f"{size} bytes, more than {LARGEST}")
+        if not 0 < (size := path.stat().st_size) <= LARGEST:  # zeros behind an archive are skipped one by one
+            raise ValueError(f"{size} bytes, not 1 to {LARGEST}")
         with _Bounded(path) as stream:
             # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
             with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Plain) as archive:

@@ -13,6 +13,7 @@ import numpy as np
 
 PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
 LONGEST = 100  # letters in the name of a class
+MOST_NAMES = 1 << 16  # bytes of all of them; the official files have up to 1,600
 MOST = 1 << 20  # operations in a pickle; the largest official one has about 200,000
 
 
@@ -45,7 +46,7 @@ def pickle_records(raw: bytes, where: str, labels: Labels) -> tuple[np.ndarray, 
     x, y = _entry(content, "data", where), _entry(content, labels.key, where)
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or not x.size or x.shape[1:] != (PIXELS,):
         raise ValueError(f"{where}: expected data of dtype uint8 and shape (N, {PIXELS}), got {_kind(x)}")
-    y = y.tolist() if isinstance(y, np.ndarray) and y.ndim == 1 else y
+    y = y.tolist() if isinstance(y, np.ndarray) and y.shape == x.shape[:1] else y
     if not isinstance(y, list) or len(y) != len(x):
         raise ValueError(f"{where}: expected {len(x)} {labels.key}, got {_kind(y)}")
     return x, _valid(y, where, labels)
@@ -56,6 +57,8 @@ def class_names(raw: bytes, where: str, labels: Labels, is_pickle: bool) -> tupl
 
     Raises ValueError unless there is exactly one per class.
     """
+    if len(raw) > MOST_NAMES:
+        raise ValueError(f"{where}: expected class names of at most {MOST_NAMES:,} bytes, got {len(raw):,}")
     names = _entry(unpickle(raw, where), labels.names_key, where) if is_pickle else raw.decode(errors="replace").split()
     if not isinstance(names, list) or len(names) != labels.n_classes:
         raise ValueError(f"{where}: expected {labels.n_classes} class names, got {_kind(names)}")
@@ -106,6 +109,8 @@ class _Inert:
     state: Any = None
 
     def __init__(self, *args: Any) -> None:
+        if len(args) > 9:  # a copy of many, made again and again, would fill the memory
+            raise pickle.UnpicklingError(f"an array has a few properties, not {len(args)}")
         self.args = args
 
     def __setstate__(self, state: Any) -> None:

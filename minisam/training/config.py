@@ -4,6 +4,7 @@ import math
 import reprlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from minisam import optim
@@ -105,6 +106,11 @@ class Config(Checked):
             raise ValueError(f"warmup must be 0 to epochs - 1, got {self.warmup}")
 
     @classmethod
+    @cache  # finding them takes long, and a results.json has many configs
+    def _types(cls) -> dict[str, Any]:
+        return get_type_hints(cls)
+
+    @classmethod
     def of(cls, record: Any) -> "Config":
         """A config from a record of its fields, as read from a file; missing fields get their defaults.
 
@@ -117,7 +123,7 @@ class Config(Checked):
         """
         if not isinstance(record, dict):
             raise ValueError(f"expected a record of options, got {type(record).__name__}")
-        types, given = get_type_hints(cls), {}
+        types, given = cls._types(), {}
         for name, value in current(record).items():
             if name not in types:
                 raise ValueError(f"unknown option {reprlib.repr(name)}")

@@ -136,6 +136,8 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: another process holds it, or it can't be made.
     """
+    if os.path.lexists(path) and ((about := path.lstat()).st_nlink > 1 or not stat.S_ISREG(about.st_mode)):
+        raise OSError(f"expected a lock of minisam's own, got {path}, which is another file, too: remove it")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -216,7 +218,7 @@ def _array(raw: bytes) -> Array:
     if dtype.kind not in "fiubU" or not dtype.itemsize:  # any number of things without a size fits
         raise ValueError(f"an array of dtype {dtype}")
     array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran_order else "C")
-    if dtype.kind == "U":
+    if dtype.kind == "U" and array.size:  # a list of any number of empty ones would be large
         array.tolist()  # fails here, not later, for numbers that are not characters
     return array.copy()
 
