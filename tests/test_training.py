@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -439,9 +440,9 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, model, how):
         load_model(path)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf), (1.0, 1e308)])
+@pytest.mark.parametrize(("mean", "std"), [(1.0, 0.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf), (1.0, 2e99)])
 def test_a_normalisation_that_cannot_be_is_damage(tmp_path, model, mean, std):
-    match = f"expected finite means, and as many stds above 0, got .*{mean}.* and .*{std}"
+    match = f"expected finite means, and as many stds above 0, got .*{mean}.* and .*{re.escape(str(std))}"
     with pytest.raises(ValueError, match=match):
         Normalisation((1.0, 1.0, mean), (1.0, 1.0, std))
     path = tmp_path / "model.npz"
