@@ -178,6 +178,7 @@ def test_reproduce_smoke_on_files(tmp_path, archive, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "SYNTHETIC" not in captured.out + captured.err
     assert "Report with pictures: " in captured.out
+    assert "meets two Momentums" not in captured.out  # here is one
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert results["dataset"]["name"] == "cifar10"
     assert results["config"]["seeds"] == 2
@@ -188,6 +189,8 @@ def test_reproduce_full_has_a_report_of_every_part_and_a_page_of_the_whole(monke
     monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"optimizers-mlp": clean})
     assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--jobs", "1"]) == 0
     out = capsys.readouterr().out
+    assert "After equal tuning SAM(Momentum) meets two Momentums" in out
+    assert "In the papers' protocol SAM(Momentum)" not in out
     folder = Path("minisam-results", "full")
     assert re.search(r"Report with pictures: (.*)", out).group(1) == str(folder / "optimizers-mlp" / "report.html")
     page = Path(re.search(r"The whole study: (.*)", out).group(1))

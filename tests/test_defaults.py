@@ -89,7 +89,7 @@ DEFAULTS = {
     recipes.Method: {"passes": 1},
     recipes.Problem: {
         "model": "mlp", "noise": 0.0, "n_train": 4000, "epochs": 15, "batch_size": 64, "dataset": "cifar10",
-        "papers": False,
+        "augment": False, "papers": False,
     },
     recipes.noisy: {"noise": 0.4},
     statistics.resampled: {"resamples": 1000},

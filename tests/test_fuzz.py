@@ -27,7 +27,8 @@ from minisam.data import Normalisation, load_cifar, synthetic
 from minisam.nn import build
 from minisam.study import Outcome
 from minisam.study.comparison import Repeat, reproduce
-from minisam.study.experiments import Arm, Experiment
+from minisam.study.experiments import Experiment
+from minisam.study.kinds import Arm
 from minisam.study.sweep import Store, Task
 from minisam.training import Checkpoints, Config, Model, load_model
 from minisam.training.checkpoint import State

@@ -16,10 +16,10 @@ from PIL import Image
 from minisam import optim
 from minisam.analysis import toy
 from minisam.study import experiment_plots, geometry_plots, method_plots, plots, toy_plots
-from minisam.study.experiments import Setting, in_setting, settings
-from minisam.study.recipes import BASELINES, MAIN, SAM
+from minisam.study.recipes import BASELINES, MATCHED, SAM
+from minisam.study.settings import Setting, in_setting, settings, title_in
 from minisam.study.statistics import spearman
-from minisam.study.whole import overview
+from minisam.study.whole import TITLES, overview, protocols
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -33,7 +33,7 @@ def of_methods(results, setting):
     """The runs of each method in a setting."""
     runs = defaultdict(list)
     for run in results["runs"]:
-        if (run["model"], run["noise"], run["n_train"]) == setting:
+        if Setting.of(run) == setting:
             runs[run["optimizer"]].append(run)
     return runs
 
@@ -51,17 +51,22 @@ def near(expected):
     return pytest.approx(np.array(expected, float), nan_ok=True)
 
 
-QUICK = [Setting("mlp", noise, 4000) for noise in (0.0, 0.4)]
+QUICK = [Setting("mlp", 0.0, 4000), Setting("mlp", 0.4, 4000), Setting("mlp", 0.4, 4000, papers=True)]
+
+
+def of_setting(results, setting):
+    """The methods of a setting, in order."""
+    return [row["optimizer"] for row in in_setting(results, "summary", setting)]
 
 
 def test_errors_are_a_ring_per_seed_the_mean_and_its_interval():
     results = kept("quick")
     for ax, setting in zip(method_plots.errors(results).axes, QUICK, strict=True):
-        rows = {row["optimizer"]: row for row in results["summary"] if row["noise"] == setting.noise}
-        assert ax.get_title() == setting.title
-        assert names(ax.yaxis) == list(MAIN)[::-1]
+        rows = {row["optimizer"]: row for row in in_setting(results, "summary", setting)}
+        assert ax.get_title() == title_in(results, setting)
+        assert names(ax.yaxis) == of_setting(results, setting)[::-1]
         lines = iter(ax.lines)
-        for y, name in enumerate(reversed(MAIN)):
+        for y, name in enumerate(reversed(of_setting(results, setting))):
             errors = [100 * run["test_error"] for run in of_methods(results, setting)[name]]
             rings, interval, dot = (next(lines) for _ in range(3))
             assert points(rings) == near([[error, y + 0.2] for error in errors])
@@ -76,7 +81,7 @@ def test_curves_are_means_and_ranges_over_seeds():
     for setting in QUICK:
         for key, scale in (("loss", 1), ("test_error", 100)):
             ax, runs = next(axes), of_methods(results, setting)
-            assert [line.get_label() for line in ax.lines] == list(MAIN)
+            assert [line.get_label() for line in ax.lines] == of_setting(results, setting)
             for line, band in zip(ax.lines, ax.collections, strict=True):
                 histories = [[e for e in run["history"] if key in e] for run in runs[line.get_label()]]
                 values = scale * np.array([[epoch[key] for epoch in history] for history in histories])
@@ -89,9 +94,9 @@ def test_curves_are_means_and_ranges_over_seeds():
 def test_sharpness_is_a_ring_per_seed_and_their_mean():
     results = kept("quick")
     for ax, setting in zip(method_plots.sharpness(results).axes, QUICK, strict=True):
-        assert names(ax.yaxis) == list(MAIN)[::-1]
+        assert names(ax.yaxis) == of_setting(results, setting)[::-1]
         lines = iter(ax.lines)
-        for y, name in enumerate(reversed(MAIN)):
+        for y, name in enumerate(reversed(of_setting(results, setting))):
             found = [run["geometry"]["eigenvalues"][0] for run in of_methods(results, setting)[name]]
             assert points(next(lines)) == near([[value, y + 0.2] for value in found])
             assert points(next(lines)) == near([[np.mean(found), y]])
@@ -102,13 +107,13 @@ def test_flatness_is_a_point_per_run():
     for ax, setting in zip(method_plots.flatness(results).axes, QUICK, strict=True):
         shown = {line.get_label(): points(line) for line in ax.lines}
         runs = of_methods(results, setting)
-        assert list(shown) == list(MAIN)
+        assert list(shown) == of_setting(results, setting)
         for name, found in shown.items():
             assert found == near([[r["geometry"]["eigenvalues"][0], 100 * r["test_error"]] for r in runs[name]])
         hollow = {line.get_label() for line in ax.lines if line.get_markerfacecolor() == "none"}
-        assert hollow == set(BASELINES)
+        assert hollow == set(shown) & set(BASELINES)
         correlation = spearman(*np.concatenate(list(shown.values())).T)
-        assert f"{setting.title}\nrank correlation {correlation:+.2f} (" in ax.get_title()
+        assert f"{title_in(results, setting)}\nrank correlation {correlation:+.2f} (" in ax.get_title()
 
 
 def test_gains_are_those_over_the_first_baseline():
@@ -188,9 +193,10 @@ def test_budgets_are_a_line_per_method_from_short_to_long():
 def test_the_overview_has_both_gains_and_both_ratios_of_every_setting():
     results = kept("quick")
     gain, flatter = overview({"quick": results}).axes
-    assert names(gain.yaxis) == [setting.title for setting in QUICK[::-1]]
+    equally_tuned = [setting for setting in QUICK[::-1] if not setting.papers]
+    assert names(gain.yaxis) == [setting.title for setting in equally_tuned]
     lines = {ax: iter(ax.lines) for ax in (gain, flatter)}
-    for y, setting in enumerate(QUICK[::-1]):
+    for y, setting in enumerate(equally_tuned):
         for baseline, shift in (("Momentum, 2× epochs", 0.14), ("Momentum", -0.14)):
             (row,) = (
                 row
@@ -202,6 +208,30 @@ def test_the_overview_has_both_gains_and_both_ratios_of_every_setting():
                 assert points(next(lines[ax])) == near([[end, y + shift] for end in ends])
                 assert points(next(lines[ax])) == near([[estimate, y + shift]])
     assert gain.get_legend_handles_labels()[1] == ["than Momentum, 2× epochs", "than Momentum"]
+
+
+def test_a_gain_stands_in_the_panel_of_its_protocol_at_its_share_of_wrong_labels():
+    results, cifar100 = kept("quick"), kept("full/cifar100")
+    panels = protocols({"quick": results, "cifar100": cifar100}).axes  # of which CIFAR-100 is not shown
+    assert [ax.get_title() for ax in panels] == list(TITLES.values())
+    for ax, papers in zip(panels, (True, False), strict=True):
+        mine = [setting for setting in QUICK if setting.papers == papers]
+        assert len(ax.containers) == 2
+        for (line, _, (bar,)), baseline, shift in zip(ax.containers, (MATCHED, "Momentum"), (-0.6, 0.6), strict=True):
+            rows = [
+                next(row for row in in_setting(results, "comparisons", setting) if pair(row) == (baseline, SAM))
+                for setting in mine
+            ]
+            assert points(line) == near([[100 * r["noise"] + shift, 100 * r["error_reduction"]] for r in rows])
+            for row, ends in zip(rows, bar.get_segments(), strict=True):
+                assert ends[:, 1] == near([100 * row["ci_low"], 100 * row["ci_high"]])
+    labels = [text.get_text() for text in panels[0].figure.legends[0].get_texts()]
+    assert labels == ["MLP, than Momentum, 2× epochs", "MLP, than Momentum"]
+    assert len(protocols({"cifar100": cifar100}).axes) == 1  # only what there is
+
+
+def pair(row):
+    return row["baseline"], row["candidate"]
 
 
 MEASURED = {"eigenvalues": [9.0, 4.0, 1.0], "density": {"nodes": [0.0, 9.0], "weights": [0.9, 0.1]}, "rho": 0.05}
@@ -333,16 +363,17 @@ def drawn():
     t = np.array([-1.0, 0.0, 2.0])
     found = {"a": t, "b": t, "losses": np.arange(1.0, 10).reshape(3, 3)}
     loss, along = "loss, nats", "distance along eigenvector"
-    curves = [("", "training " + loss), ("", error), (gradients, "training " + loss), (gradients, error)]
+    curves = [("", "training " + loss), ("", error)] * 2 + [(gradients, "training " + loss), (gradients, error)]
+    methods = [*BASELINES, SAM]
     rise = "rise within rho = 0.05, nats"
     eigenvalue = "eigenvalue of the Hessian (ticks: the leading ones)"
     gains = "fewer errors than SAM, p = 2, %\n(right is better)"
     lin, log, symlog = ("linear", "linear"), ("log", "linear"), ("symlog", "linear")
     return {
-        "errors": (method_plots.errors(kept("quick")), [(*lin, f"{error} (left is better)", "", [])] * 2, []),
-        "curves": (method_plots.curves(kept("quick")), [(*lin, *labels, []) for labels in curves], [*MAIN]),
-        "sharpness": (method_plots.sharpness(kept("quick")), [(*log, f"{sharp} (left is flatter)", "", [])] * 2, []),
-        "flatness": (method_plots.flatness(kept("quick")), [(*log, sharp, error, [])] * 2, [*MAIN]),
+        "errors": (method_plots.errors(kept("quick")), [(*lin, f"{error} (left is better)", "", [])] * 3, []),
+        "curves": (method_plots.curves(kept("quick")), [(*lin, *labels, []) for labels in curves], methods),
+        "sharpness": (method_plots.sharpness(kept("quick")), [(*log, f"{sharp} (left is flatter)", "", [])] * 3, []),
+        "flatness": (method_plots.flatness(kept("quick")), [(*log, sharp, error, [])] * 3, methods),
         "gains": (experiment_plots.gains(kept("full/ingredients")), [(*lin, gains, "", [])] * 2, []),
         "radius": (
             experiment_plots.radius(kept("full/rho")), [(*symlog, "rho", error, [sam, "Momentum, 2× epochs"])] * 2, []
@@ -427,7 +458,7 @@ def test_everything_lies_within_its_picture(drawn):
     pictures = {name: figure.axes for name, (figure, *_) in drawn.items()}
     for ax in pictures["errors"]:
         assert ax.get_ylim()[0] < -0.42  # the numbers below the dots
-        assert len(MAIN) - 1 + 0.2 < ax.get_ylim()[1]
+        assert len(names(ax.yaxis)) - 1 + 0.2 < ax.get_ylim()[1]
     assert [ax.get_ylim() for ax in pictures["overview"]] == [(-0.5, 1.5)] * 2
     assert [ax.get_xlim()[0] for ax in pictures["radius"]] == [0, 0]
     spread, ascent, chance = pictures["spectra"]

@@ -71,7 +71,7 @@ def geometry(change):
         ("rho", asked(kind="methods"), "kind methods needs no methods but GD, Momentum, .*, ASAM"),
         ("quick", renamed("Adam", "Eve"), "kind methods needs no methods but GD"),
         ("quick", first_run(optimizer="Eve"), "expected each seed once"),
-        ("quick", lambda results: results["runs"].pop(), "expected each seed once, the same .* got .* for ASAM"),
+        ("quick", lambda results: results["runs"].pop(), "expected each seed once, the same .* got .* for SAM"),
         ("quick", lambda results: results["runs"].append(results["runs"][-1]), "expected each seed once"),
         ("quick", lambda results: results["runs"][1]["config"].update(epochs=9), "runs of GD that differ in nothing"),
         ("quick", asked(pairs=[["GD", "Eve"]]), "pairs compare 'Eve', of which there are no runs"),
@@ -91,6 +91,8 @@ def geometry(change):
         ("quick", first_run(test_error=2.0), r"test_error must be in \[0, 1\], got 2.0"),
         ("quick", lambda results: results["runs"][0]["history"][0].update(loss=[1.0]), "loss of epoch 1 must be"),
         ("quick", first_run(history={"epoch": 1}), r"damaged \(string indices must be"),
+        ("quick", geometry(lambda found: found.update({"x\n\nAll runs gave the same": 1})), "can't be printed"),
+        ("quick", lambda results: results.update(runs=results["runs"] * 257), "10,023 runs, more than 10,000"),
     ],
 )  # fmt: skip
 def test_what_would_be_missed_after_the_runs_is_refused_before_them(tmp_path, part, change, message):

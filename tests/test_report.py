@@ -17,10 +17,12 @@ from minisam.data import synthetic
 from minisam.study import geometry_plots, plots
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.experiment_plots import PICTURES, gains, radius
-from minisam.study.experiments import PRESETS, Arm, Experiment, Setting
+from minisam.study.experiments import PRESETS, Experiment
+from minisam.study.kinds import Arm
 from minisam.study.plots import panels
-from minisam.study.recipes import BASELINES, MAIN
+from minisam.study.recipes import BASELINES, MAIN, SAM
 from minisam.study.report import (
+    PROTOCOLS,
     error_table,
     html_report,
     hyperparameters,
@@ -29,6 +31,7 @@ from minisam.study.report import (
     text_table,
     write_report,
 )
+from minisam.study.settings import Setting, in_setting, settings, title_in
 from minisam.study.whole import write_study
 from minisam.training import Config
 
@@ -42,6 +45,7 @@ def tiny(label="Momentum", **how):
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 QUICK = json.loads((RESULTS / "quick" / "results.json").read_text(encoding="utf-8"))
+TABLES = ("runs", "summary", "comparisons")
 PICTURELESS = {name: b"" for kind in PICTURES.values() for name in kind}
 
 
@@ -51,26 +55,25 @@ def rows_of(page):
     return [[html.unescape(cell) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
 
 
-@pytest.mark.parametrize("setting", [Setting("mlp", 0.0, 4000), Setting("mlp", 0.4, 4000)])
+@pytest.mark.parametrize("setting", settings(QUICK))
 def test_the_tables_say_what_the_runs_found(setting):
-    runs = {name: [r for r in QUICK["runs"] if (r["optimizer"], r["noise"]) == (name, setting.noise)] for name in MAIN}
+    rows = {row["optimizer"]: row for row in in_setting(QUICK, "summary", setting)}
+    runs = {name: [r for r in in_setting(QUICK, "runs", setting) if r["optimizer"] == name] for name in rows}
     mean = {
         key: {name: np.mean([run[key] for run in found]) for name, found in runs.items()}
         for key in ("gradient_evaluations", "train_error", "test_error")
     }
-    header, *rows = error_table(QUICK, setting)
-    candidates = [name for name in MAIN if name not in BASELINES]
-    assert header == ("method", "gradients", "train error", "test error", *(f"{name} gain" for name in candidates))
-    for row, name in zip(rows, MAIN, strict=True):
+    header, *lines = error_table(QUICK, setting)
+    assert header == ("method", "gradients", "train error", "test error", f"{SAM} gain")
+    for row, name in zip(lines, rows, strict=True):
         assert row[:3] == (name, f"{mean['gradient_evaluations'][name]:,.0f}", f"{100 * mean['train_error'][name]:.1f}")
-        summed = next(r for r in QUICK["summary"] if (r["optimizer"], r["noise"]) == (name, setting.noise))
-        assert row[3] == f"{100 * mean['test_error'][name]:.1f} ± {50 * (summed['ci_high'] - summed['ci_low']):.1f}"
-        for gain, candidate in zip(row[4:], candidates, strict=True):
-            ratio = mean["test_error"][candidate] / mean["test_error"][name]
-            assert re.fullmatch(rf"{100 * (1 - ratio):.1f} ± \d+\.\d" if name in BASELINES else "–", gain)
-    header, *rows = sharpness_table(QUICK, setting)
+        width = rows[name]["ci_high"] - rows[name]["ci_low"]
+        assert row[3] == f"{100 * mean['test_error'][name]:.1f} ± {50 * width:.1f}"
+        ratio = mean["test_error"][SAM] / mean["test_error"][name]
+        assert re.fullmatch(rf"{100 * (1 - ratio):.1f} ± \d+\.\d" if name in BASELINES else "–", row[4])
+    header, *lines = sharpness_table(QUICK, setting)
     assert header == ("method", "λ1", "λ1 / λ5", "trace", "worst rise")
-    for row, name in zip(rows, MAIN, strict=True):
+    for row, name in zip(lines, runs, strict=True):
         found = [run["geometry"] for run in runs[name]]
         leading = [one["eigenvalues"][0] for one in found]
         columns = [(leading, 3), ([one["eigenvalues"][0] / one["eigenvalues"][4] for one in found], 3)]
@@ -81,9 +84,10 @@ def test_the_tables_say_what_the_runs_found(setting):
 def test_the_text_has_the_rows_of_the_tables_and_says_what_they_rest_on():
     text = text_table(QUICK)
     blocks = text.split("\n\n")
-    titles = ["MLP, clean labels", "MLP, 40 % of labels redrawn"]
+    wrong = "MLP, 40 % of labels redrawn"
+    titles = ["MLP, clean labels, equal tuning", f"{wrong}, equal tuning", f"{wrong}, papers' protocol"]
     assert [block.splitlines()[0] for block in blocks[:-1]] == titles + [f"{title}: sharpness" for title in titles]
-    tables = [make(QUICK, Setting("mlp", n, 4000)) for make in (error_table, sharpness_table) for n in (0.0, 0.4)]
+    tables = [make(QUICK, setting) for make in (error_table, sharpness_table) for setting in settings(QUICK)]
     for block, table in zip(blocks, tables, strict=False):
         lines = block.splitlines()[1:]
         assert [tuple(re.split(" {3,}", line.strip())) for line in lines] == table
@@ -109,17 +113,14 @@ def test_hyper_parameters_are_those_of_the_recipes_once():
 
     header, *rows = rows_of(hyperparameters(QUICK))
     assert header == ["method", "setting", "lr", "weight decay", "L1", "rho", "epochs"]
-    assert rows == [
-        [arm.label, Setting("mlp", arm.config.noise, 4000).title, *numbers(arm.config)]
-        for arm in PRESETS["quick"]().arms
-    ]
+    assert rows == [[arm.label, title_in(QUICK, arm.setting), *numbers(arm.config)] for arm in PRESETS["quick"]().arms]
 
 
 def test_a_page_has_every_table_and_says_how_to_repeat_it():
     page = html_report(QUICK, PICTURELESS)
     rows = rows_of(page)
-    for setting in (Setting("mlp", 0.0, 4000), Setting("mlp", 0.4, 4000)):
-        assert page.count(f"<h4>{setting.title}</h4>") == 2
+    for setting in settings(QUICK):
+        assert page.count(f"<h4>{title_in(QUICK, setting)}</h4>") == 2
         for make in (error_table, sharpness_table):
             assert all(list(row) in rows for row in make(QUICK, setting))
     assert all([key, str(value)] in rows for key, value in (QUICK["dataset"] | QUICK["environment"]).items())
@@ -145,17 +146,17 @@ def test_presets_that_share_a_page_ask_their_own_questions(preset, question):
     assert question in section(results, PICTURELESS)
 
 
-@pytest.mark.parametrize(
-    ("preset", "tuned", "rate"),
-    [
-        ("quick", "for every method from a grid of the same size", "the learning rate warms up for a seventh"),
-        ("papers-mlp-again", "rho alone is chosen", "the learning rate falls as a cosine; momentum"),
-    ],
-)
-def test_a_page_says_which_protocol_its_numbers_belong_to(preset, tuned, rate):
-    page = section(QUICK | {"config": QUICK["config"] | {"preset": preset}}, PICTURELESS)
-    assert tuned in page
-    assert rate in page
+@pytest.mark.parametrize("shown", [(False,), (True,), (False, True)])
+def test_a_page_says_which_protocols_its_numbers_belong_to(shown):
+    tables = {name: [row for row in QUICK[name] if Setting.of(row).papers in shown] for name in TABLES}
+    page = section(QUICK | tables, PICTURELESS)
+    assert [text in page for text in PROTOCOLS.values()] == [papers in shown for papers in PROTOCOLS]
+    assert "Training images are used as they are." in page
+
+
+def test_a_page_says_whether_images_were_changed_at_random():
+    runs = [run | {"config": run["config"] | {"augment": True}} for run in QUICK["runs"]]
+    assert "Training images are flipped and cropped at random." in section(QUICK | {"runs": runs}, PICTURELESS)
 
 
 def test_the_page_of_the_whole_counts_what_it_shows(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 from minisam.data import synthetic
 from minisam.study.comparison import compare, summarise
 from minisam.study.experiment_plots import PICTURES
-from minisam.study.experiments import FULL, PRESETS, Setting, smoke
-from minisam.study.recipes import BASELINES, MAIN, METHODS, PAPERS
+from minisam.study.experiments import PRESETS, smoke
+from minisam.study.recipes import BASELINES, MAIN, METHODS, PAPERS, SAM, SAM_AND_MOMENTA
 from minisam.study.report import WARNING, html_report, text_table, write_report
 
 ROOT = Path(__file__).parents[1]
@@ -66,12 +66,11 @@ def test_comparisons_are_paired(two_seeds):
 def test_runs_of_one_seed_begin_alike():
     """Initial weights, batches and redrawn labels follow from seed, model and noise."""
     by_method = {}
-    for label, n_train, config in TINY.runs():
-        key = (config.seed, config.batch_size, config.model, config.noise, n_train)
-        by_method.setdefault(label, []).append(key)
+    for run in TINY.runs():
+        by_method.setdefault(run.label, []).append((run.config.seed, run.config.batch_size, run.setting))
     assert set(by_method) == set(MAIN)
     assert len({tuple(keys) for keys in by_method.values()}) == 1
-    assert len({config.seed for _, _, config in TINY.runs()}) == 2
+    assert len({run.config.seed for run in TINY.runs()}) == 2
 
 
 def test_summary_and_comparisons_pair_by_seed():
@@ -162,29 +161,33 @@ def test_one_seed_is_shown_without_an_interval(tmp_path, one_seed):
 def test_presets_are_what_they_promise(name):
     experiment = PRESETS[name]()
     assert experiment.kind in PICTURES
-    if name in (*FULL, "papers-mlp"):
-        assert experiment.seeds >= 5
+    if few := {"smoke": 2, "quick": 3}.get(name):  # as few as give an interval, and one more
+        assert experiment.seeds == few
     else:
-        assert experiment.seeds == {"smoke": 2, "quick": 3}[name]  # as few as give an interval, and one more
+        assert experiment.seeds >= 5
     assert (experiment.n_test is None) == (name != "smoke")  # all test images
     labels = {arm.label for arm in experiment.arms}
     assert set(sum(experiment.pairs, ())) == labels
     if experiment.kind == "methods":
-        assert labels == set(PAPERS if name.startswith("papers") else MAIN)
-    for label, n_train, config in experiment.arms:  # methods are compared at equal data and batch sizes
-        others = [
-            arm for arm in experiment.arms if Setting(*_setting(arm)) == Setting(config.model, config.noise, n_train)
-        ]
-        assert len({arm.config.batch_size for arm in others}) == 1
-        assert {arm.label for arm in others} == labels
-        if label in METHODS and METHODS[label].passes == 2:
-            assert config.epochs == 2 * min(arm.config.epochs for arm in others)
+        few = {"quick": (*BASELINES, SAM), "papers-mlp": PAPERS, "papers-cnn-bn": SAM_AND_MOMENTA}
+        assert labels == set(few.get(name, MAIN))
+    for arm in experiment.arms:  # methods are compared at equal data and batch sizes
+        others = [other for other in experiment.arms if other.setting == arm.setting]
+        assert len({other.config.batch_size for other in others}) == 1
+        assert {other.label for other in others} == (set(SAM_AND_MOMENTA) if name == "quick" and arm.papers else labels)
+        if arm.label in METHODS and METHODS[arm.label].passes == 2:
+            assert arm.config.epochs == 2 * min(other.config.epochs for other in others)
 
 
-def test_in_the_papers_protocol_methods_differ_in_nothing_that_was_chosen_but_rho():
-    experiment = PRESETS["papers-mlp"]()
-    assert {arm.config.noise for arm in experiment.arms} == {0.0, 0.2, 0.4, 0.6, 0.8}
-    for stepper in ("momentum", "adam"):
+@pytest.mark.parametrize(
+    ("name", "noises", "augmented"),
+    [("papers-mlp", {0.0, 0.2, 0.4, 0.6, 0.8}, False), ("papers-cnn-bn", {0.0, 0.4, 0.8}, True)],
+)
+def test_in_the_papers_protocol_methods_differ_in_nothing_that_was_chosen_but_rho(name, noises, augmented):
+    experiment = PRESETS[name]()
+    assert {arm.config.noise for arm in experiment.arms} == noises
+    assert {arm.config.augment for arm in experiment.arms} == {augmented}
+    for stepper in {arm.config.stepper for arm in experiment.arms}:
         configs = [arm.config for arm in experiment.arms if arm.config.stepper == stepper]
         assert {config.weight_decay for config in configs} == {5e-4}
         assert {config.schedule for config in configs} == {"cosine"}
@@ -193,15 +196,12 @@ def test_in_the_papers_protocol_methods_differ_in_nothing_that_was_chosen_but_rh
 
 
 def test_the_smoke_preset_is_the_main_comparison_made_small():
-    smoke, quick = PRESETS["smoke"](), PRESETS["quick"]()
-    assert (smoke.kind, smoke.pairs, smoke.n_test, smoke.evaluate_every) == (quick.kind, quick.pairs, 2000, 1)
-    for small, whole in zip(smoke.arms, quick.arms, strict=True):
+    smoke, main = PRESETS["smoke"](), PRESETS["optimizers-mlp"]()
+    assert (smoke.kind, smoke.pairs, smoke.n_test, smoke.evaluate_every) == (main.kind, main.pairs, 2000, 1)
+    both = [arm for arm in main.arms if arm.config.noise in (0.0, 0.4)]
+    for small, whole in zip(smoke.arms, both, strict=True):
         epochs = 8 if small.label == "Momentum, 2× epochs" else 4
         assert small == whole._replace(n_train=1000, config=replace(whole.config, epochs=epochs, warmup=1))
-
-
-def _setting(arm):
-    return arm.config.model, arm.config.noise, arm.n_train
 
 
 def test_every_baseline_is_matched_in_gradients_by_one_of_them():

@@ -100,7 +100,7 @@ def test_gains_over_both_momentums_are_looked_for_in_every_part():
     first = part("a", comparison(0.0, 9, one, sam, *far), comparison(0.0, 9, two, sam, *above))
     found = {"main": first, "again": first}
     assert gains_over_both(found).endswith(
-        "in 1 settings. Its gain over the better of the two is above zero, with its whole 95 % interval, in 1 "
+        "in 1 setting. Its gain over the better of the two is above zero, with its whole 95 % interval, in 1 "
         "(MLP, clean labels, 9 images: 10.0 (5.0 to 15.0) %), below zero in 0, and undecided in 0."
     )
     found["noise"] = part(
@@ -118,6 +118,13 @@ def test_gains_over_both_momentums_are_looked_for_in_every_part():
     assert " in 5 settings. " in text
     assert "; CIFAR-100, MLP, 40 % of labels redrawn, 1,000 images, 30 epochs: 10.0 (5.0 to 15.0) %)" in text
     assert text.endswith(" below zero in 1, and undecided in 2.")
+    assert text.startswith("After equal tuning SAM(Momentum) meets two Momentums")
+    assert " in 0 setting" in gains_over_both(found, papers=True)
+    for table in ("summary", "comparisons", "runs"):
+        first[table] = [row | {"papers": True} for row in first[table]]
+    assert " in 4 settings. " in gains_over_both(found)  # a gain in one protocol is none in the other
+    assert gains_over_both(found, papers=True).startswith("In the papers' protocol SAM(Momentum) meets two Momentums")
+    assert " in 1 setting. " in gains_over_both(found, papers=True)
 
 
 def test_a_measure_without_a_ratio_is_no_answer():

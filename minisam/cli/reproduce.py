@@ -10,6 +10,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from minisam.checks import Count, require
@@ -19,6 +20,7 @@ from minisam.kernels.threads import available_cores
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment
+from minisam.study.recipes import SAM_AND_MOMENTA
 from minisam.training.environment import changes
 from minisam.training.files import parse_json, read_bytes, require_no_link, require_writable
 
@@ -42,7 +44,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run each part of the experiment and write its report; with --from, say what differs."""
     from minisam.study.report import markdown, text_table, write_report
-    from minisam.study.whole import main_table, write_study
+    from minisam.study.whole import TITLES, gains_over_both, main_table, write_study
 
     name, parts, repeat = _experiment(args)
     datasets = {part: _images(args, part, experiment) for part, experiment in parts.items()}
@@ -71,9 +73,14 @@ def run(args: argparse.Namespace) -> None:
             found[part], predictions = reproduce(experiment, datasets[part], part, **how)
             report = write_report(places[part], found[part], predictions, datasets[part].y_test)
             print(text_table(found[part]))
+            if experiment.kind == "methods" and {arm.label for arm in experiment.arms}.issuperset(SAM_AND_MOMENTA):
+                for papers in dict.fromkeys(arm.papers for arm in experiment.arms):
+                    print(f"\n{fill(gains_over_both({part: found[part]}, papers), 100)}")
             print(f"\nReport with pictures: {report}")
     if name == "full":
-        print(f"\n{markdown(main_table(found))}\n\nThe whole study: {write_study(folder, found)}")
+        for papers, title in TITLES.items():
+            print(f"\n{title}\n\n{markdown(main_table(found, papers))}")
+        print(f"\nThe whole study: {write_study(folder, found)}")
     if repeat:
         if had:
             print(f"\nWhat was in {folder / 'runs'} before, of an interrupted repetition, was read, not repeated.")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from minisam.study.experiments import Setting
 from minisam.study.recipes import MATCHED, SAM, VARIANTS
 from minisam.study.report import Table
+from minisam.study.settings import Setting
 from minisam.study.statistics import Interval
 
 Results = dict[str, dict[str, Any]]  # of every part, by name
@@ -70,7 +70,8 @@ class Claim:
         return "agrees" if holds else "disagrees" if fails else "undecided"
 
 
-MAINS = "optimizers-*"
+MAINS, PAPERS = "optimizers-*", "papers-*"  # parts, by the protocol of their tuning
+WRONG = (0.2, 0.4, 0.6, 0.8)
 NOISES = (0.0, 0.2, 0.4, 0.6)
 FORET, LATE = "Foret et al. 2021", "Andriushchenko and Flammarion 2022"
 CLAIMS = (
@@ -82,6 +83,10 @@ CLAIMS = (
           "ResNet-32, accuracy at 20/40/60/80 % noise: SGD 84.8/68.8/48.2/26.2, SAM 95.1/93.4/90.5/77.9",
           MAINS, MATCHED, SAM, noise=(0.2, 0.4, 0.6)),
     Claim("… than Momentum with as many epochs", "", MAINS, "Momentum", SAM, noise=(0.2, 0.4, 0.6)),
+    Claim("… in the papers' protocol, clean labels, as many gradients", "", PAPERS, MATCHED, SAM, noise=(0.0,)),
+    Claim("… than Momentum with as many epochs", "", PAPERS, "Momentum", SAM, noise=(0.0,)),
+    Claim("… in the papers' protocol, wrong labels, as many gradients", "", PAPERS, MATCHED, SAM, noise=WRONG),
+    Claim("… than Momentum with as many epochs", "", PAPERS, "Momentum", SAM, noise=WRONG),
     Claim("The same on CIFAR-100, as many gradients", "", "cifar100*", MATCHED, SAM),
     Claim(f"SAM ends in flatter minima: λ1 ({FORET}, figure 3)", "24.2 with SGD, 1.0 with SAM",
           MAINS, MATCHED, SAM, noise=NOISES, measure="lambda_max"),

@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minisam.data import Dataset
-from minisam.study.experiments import Experiment, Setting
+from minisam.study.experiments import Experiment
 from minisam.study.geometry import GEOMETRY, require_geometry
 from minisam.study.kinds import Comparison, require_name
+from minisam.study.settings import Setting
 from minisam.study.statistics import Interval, error_reduction, mean_error, ratio, resampled, spearman
 from minisam.study.sweep import run_all
 from minisam.study.tasks import Outcome, require_numbers
 from minisam.training.environment import changes, together
-from minisam.training.files import Damaged, parse_json, read_bytes, reason
+from minisam.training.files import Damaged, parse_json, read_bytes, reason, require_plain
 from minisam.training.loop import Diverged
 
+MOST = 10_000  # runs in a results.json
 IMAGES = 500  # training images on which the sharpness of every run is measured
 
 
@@ -53,16 +55,16 @@ def reproduce(
             raise Diverged(outcome.diverged)
     predictions = np.array([outcomes[i].predictions for i in range(len(runs))])
     records: list[dict[str, Any]] = []
-    for i, (label, n_train, config) in enumerate(runs):
-        setting = Setting(config.model, config.noise, n_train)
-        records.append(setting._asdict() | {"seed": config.seed, "optimizer": label} | outcomes[i].record)
+    for i, run in enumerate(runs):
+        about = run.setting.record() | {"seed": run.config.seed, "optimizer": run.label}
+        records.append(about | outcomes[i].record)
     machines = [record.pop("environment") for record in records]
     wrong = predictions != dataset.y_test
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     data: dict[str, Any] = {key: getattr(dataset, key) for key in ("name", "source", "synthetic", "checksum")}
     data |= {"n_train": len(dataset.y_train), "n_test": len(dataset.y_test)}
     asked: dict[str, Any] = {"command": command, "preset": name, "kind": experiment.kind}
-    asked |= {"seeds": len({config.seed for _, _, config in runs}), "evaluate_every": experiment.evaluate_every}
+    asked |= {"seeds": len({run.config.seed for run in runs}), "evaluate_every": experiment.evaluate_every}
     asked["pairs"] = [list(pair) for pair in experiment.pairs]
     results: dict[str, Any] = {"dataset": data, "environment": together(machines), "config": asked, "runs": records}
     results |= {"summary": summarise(records, wrong), "comparisons": compare(records, wrong, experiment.pairs)}
@@ -87,6 +89,8 @@ class Repeat(NamedTuple):
         raw = read_bytes(path)
         try:
             before = parse_json(raw)
+            if len(before["runs"]) > MOST:
+                raise ValueError(f"{len(before['runs']):,} runs, more than {MOST:,}")
             repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
             for run in before["runs"]:
                 require_numbers(run)
@@ -94,6 +98,7 @@ class Repeat(NamedTuple):
             if not isinstance(before["environment"], dict):
                 raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")
             repeat.differences(before)
+            require_plain(before)
         except Exception as error:  # a damaged file can fail in any way
             raise Damaged(f"{path} is not a results.json, or it is damaged ({reason(error)})") from error
         return repeat
@@ -148,7 +153,7 @@ def summarise(records: list[dict[str, Any]], wrong: np.ndarray) -> list[dict[str
     summary = []
     for setting, optimizers in _groups(records).items():
         for optimizer, runs in optimizers.items():
-            row = setting._asdict() | {"optimizer": optimizer, "seeds": len(runs)}
+            row = setting.record() | {"optimizer": optimizer, "seeds": len(runs)}
             for key in ("train_error", "gradient_evaluations"):
                 row[key] = float(np.mean([records[i][key] for i in runs]))
             row["test_error"], row["ci_low"], row["ci_high"] = mean_error(wrong[runs])
@@ -172,7 +177,7 @@ def compare(records: list[dict[str, Any]], wrong: np.ndarray, pairs: Sequence[Co
             base, new = optimizers[baseline], optimizers[candidate]
             if not wrong[base].any():  # nothing to reduce
                 continue
-            row = setting._asdict() | {"baseline": baseline, "candidate": candidate}
+            row = setting.record() | {"baseline": baseline, "candidate": candidate}
             row["error_reduction"], row["ci_low"], row["ci_high"] = error_reduction(wrong[base], wrong[new])
             for key, number in GEOMETRY.items():
                 old, now = (np.array([number(records[i]["geometry"]) for i in runs]) for runs in (base, new))

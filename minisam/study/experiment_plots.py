@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from minisam.study.experiments import Setting, in_setting, settings
 from minisam.study.method_plots import curves, errors, flatness, sharpness
 from minisam.study.plots import OTHER, STYLES, panels, png
+from minisam.study.settings import Setting, in_setting, settings
 
 
 def gains(results: dict[str, Any]) -> Figure:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from minisam.checks import Checked, Count, Natural, require
-from minisam.study.kinds import Comparison, require_kind, require_name
+from minisam.study.kinds import Arm, Comparison, require_kind, require_name
 from minisam.study.recipes import (
     BASELINES,
     BIG_BATCH,
@@ -21,60 +21,17 @@ from minisam.study.recipes import (
     MLP,
     NOISES,
     PAPERS,
+    PAPERS_CNN_BN,
     PAPERS_MLP,
     RECIPES,
     SAM,
+    SAM_AND_MOMENTA,
     SIZES,
     VARIANTS,
     Problem,
     noisy,
 )
 from minisam.training.config import Config
-
-
-class Setting(NamedTuple):
-    """A problem as tables and panels distinguish it."""
-
-    model: str
-    noise: float
-    n_train: int
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> "Setting":
-        """The setting of a run, of a row of the summary or of a comparison."""
-        return cls(row["model"], row["noise"], row["n_train"])
-
-    @property
-    def title(self) -> str:
-        """Its name in tables and panels.
-
-        >>> Setting("mlp", 0.4, 4000).title
-        'MLP, 40 % of labels redrawn'
-        """
-        return f"{self.model.upper()}, {self.labels}"
-
-    @property
-    def labels(self) -> str:
-        """The share of training labels that were redrawn."""
-        return f"{100 * self.noise:.0f} % of labels redrawn" if self.noise else "clean labels"
-
-
-def settings(results: dict[str, Any]) -> list[Setting]:
-    """The settings of a results.json, in order."""
-    return list(dict.fromkeys(map(Setting.of, results["summary"])))
-
-
-def in_setting(results: dict[str, Any], table: str, setting: Setting) -> list[dict[str, Any]]:
-    """The records of results["runs"], ["summary"] or ["comparisons"] in one setting."""
-    return [row for row in results[table] if Setting.of(row) == setting]
-
-
-class Arm(NamedTuple):
-    """One method on one problem, to be run with several seeds, counted from its config's."""
-
-    label: str
-    n_train: int
-    config: Config
 
 
 @dataclass(frozen=True)
@@ -118,7 +75,8 @@ class Experiment(Checked):
         about, arms = results["config"], []
         for run in results["runs"]:
             require("n_train", run["n_train"], Count)
-            arms.append(Arm(run["optimizer"], run["n_train"], Config.of(run["config"])))
+            require("papers", papers := run.get("papers", False), bool)
+            arms.append(Arm(run["optimizer"], run["n_train"], Config.of(run["config"]), papers))
         if not arms:
             raise ValueError("no runs")
         data = results["dataset"]
@@ -131,7 +89,7 @@ class Experiment(Checked):
 
 def arms(problems: Iterable[Problem], labels: Iterable[str]) -> tuple[Arm, ...]:
     """Every method on every problem, each with its recipe."""
-    return tuple(Arm(label, one.n_train, one.config(label)) for one, label in product(problems, labels))
+    return tuple(Arm(label, one.n_train, one.config(label), one.papers) for one, label in product(problems, labels))
 
 
 def methods(made: tuple[Arm, ...], epochs: int, **how: Any) -> Experiment:
@@ -147,9 +105,15 @@ def optimizers(*problems: Problem, **how: Any) -> Experiment:
     return methods(arms(problems, MAIN), problems[0].epochs, **how)
 
 
-def papers(problem: Problem) -> Experiment:
+def quick() -> Experiment:
+    """SAM and its baselines, equally tuned; beside them SAM's gain in the papers' protocol, where labels are wrong."""
+    equally_tuned = arms((MLP, noisy(MLP)), (*BASELINES, SAM))
+    return methods((*equally_tuned, *arms([noisy(PAPERS_MLP)], SAM_AND_MOMENTA)), MLP.epochs, seeds=3)
+
+
+def papers(problem: Problem, noises: Iterable[float] = NOISES, labels: Iterable[str] = PAPERS) -> Experiment:
     """The comparison that SAM's papers make, without and with wrong labels."""
-    return methods(arms([noisy(problem, noise) for noise in NOISES], PAPERS), problem.epochs)
+    return methods(arms([noisy(problem, noise) for noise in noises], labels), problem.epochs)
 
 
 def smoke(n_train: int = 1000, epochs: int = 4, **how: Any) -> Experiment:
@@ -202,13 +166,13 @@ def full_batch() -> Experiment:
     """SAM without the noise of minibatches."""
     problems = (FULL_BATCH, noisy(FULL_BATCH))
     pairs = ((MATCHED, SAM), ("Momentum", SAM))
-    return Experiment("ingredients", arms(problems, ("Momentum", MATCHED, SAM)), pairs)
+    return Experiment("ingredients", arms(problems, SAM_AND_MOMENTA), pairs)
 
 
 def size() -> Experiment:
     """How SAM's gain depends on the number of training images."""
     problems = [problem for one in SIZES for problem in (one, noisy(one))]
-    return Experiment("size", arms(problems, ("Momentum", MATCHED, SAM)), ((MATCHED, SAM), ("Momentum", SAM)))
+    return Experiment("size", arms(problems, SAM_AND_MOMENTA), ((MATCHED, SAM), ("Momentum", SAM)))
 
 
 def budget() -> Experiment:
@@ -233,11 +197,12 @@ def both(dataset: str) -> tuple[Problem, Problem]:
 
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "smoke": lambda: smoke(seeds=2, n_test=2000),
-    "quick": lambda: optimizers(MLP, noisy(MLP), seeds=3),
+    "quick": quick,
     "optimizers-mlp": lambda: optimizers(*(noisy(MLP, noise) for noise in (0.0, 0.2, 0.4, 0.6))),
     "optimizers-cnn": lambda: optimizers(CNN, noisy(CNN)),
     "optimizers-cnn-bn": lambda: optimizers(CNN_BN, noisy(CNN_BN)),
     "papers-mlp": lambda: papers(PAPERS_MLP),
+    "papers-cnn-bn": lambda: papers(PAPERS_CNN_BN, (0.0, 0.4, 0.8), SAM_AND_MOMENTA),
     "rho": rho,
     "ingredients": ingredients,
     "size": size,
@@ -247,4 +212,4 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "cifar100": lambda: optimizers(*both("cifar100"), dataset="cifar100"),
     "cifar100-coarse": lambda: optimizers(*both("cifar100-coarse"), dataset="cifar100-coarse"),
 }
-FULL = tuple(name for name in PRESETS if name not in ("smoke", "quick", "papers-mlp"))  # the parts of the study
+FULL = tuple(name for name in PRESETS if name not in ("smoke", "quick"))  # the parts of the study

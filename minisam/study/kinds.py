@@ -2,16 +2,30 @@
 
 import reprlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from minisam.study.recipes import MAIN, SAM
+from minisam.study.settings import Setting
 from minisam.training.config import Config
 from minisam.training.files import brief
 
-Run = tuple[str, int, Config]  # the method's label, the number of training images, and how to train
 Comparison = tuple[str, str]  # the labels of baseline and candidate
 Methods = dict[str, Config]  # those of one setting, by label, with their first seed
 LONGEST = 100  # letters in a name
+
+
+class Arm(NamedTuple):
+    """One method on one problem, to be run with several seeds, counted from its config's."""
+
+    label: str
+    n_train: int
+    config: Config
+    papers: bool = False  # tuned as in SAM's papers
+
+    @property
+    def setting(self) -> Setting:
+        """What the run is about, besides its method."""
+        return Setting(self.config.model, self.config.noise, self.n_train, self.config.width, self.papers)
 
 
 def require_name(what: str, name: Any) -> None:
@@ -54,21 +68,21 @@ NEEDS: dict[str, tuple[Callable[[Methods, Sequence[Comparison]], bool], str]] = 
 }
 
 
-def require_kind(kind: str, runs: Sequence[Run], pairs: Sequence[Comparison]) -> None:
+def require_kind(kind: str, runs: Sequence[Arm], pairs: Sequence[Comparison]) -> None:
     """Raise ValueError unless a report of this kind can be made of these runs, whatever their numbers will be.
 
-    >>> require_kind("size", [("Adam", 100, Config()), ("GD", 100, Config())], [("Adam", "GD")])
+    >>> require_kind("size", [Arm("Adam", 100, Config()), Arm("GD", 100, Config())], [("Adam", "GD")])
     Traceback (most recent call last):
     ValueError: a report of kind size needs one candidate, compared with two baselines; got Adam, GD
     """
     if kind not in tuple(NEEDS):  # whatever a file has
         raise ValueError(f"unknown kind {reprlib.repr(kind)}, expected one of {', '.join(NEEDS)}")
-    settings: dict[tuple[str, float, int], dict[str, list[Config]]] = {}
-    for label, n_train, config in runs:
-        require_name("label", label)
-        if config.batch_size > n_train:
-            raise ValueError(f"batch_size must be 1 to {n_train}, got {config.batch_size}")
-        settings.setdefault((config.model, config.noise, n_train), {}).setdefault(label, []).append(config)
+    settings: dict[Setting, dict[str, list[Config]]] = {}
+    for run in runs:
+        require_name("label", run.label)
+        if run.config.batch_size > run.n_train:
+            raise ValueError(f"batch_size must be 1 to {run.n_train}, got {run.config.batch_size}")
+        settings.setdefault(run.setting, {}).setdefault(run.label, []).append(run.config)
     ran = {label for methods in settings.values() for label in methods}
     if not pairs:
         raise ValueError("expected pairs of methods to compare, got none")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from minisam.study.comparison import correlate
-from minisam.study.experiments import in_setting, settings
 from minisam.study.plots import OTHER, STYLES, of_runs, panels, plain_ticks
+from minisam.study.settings import in_setting, settings, title_in
 
 
 def errors(results: dict[str, Any]) -> Figure:
@@ -54,7 +54,7 @@ def curves(results: dict[str, Any]) -> Figure:
         loss.set_ylabel("training loss, nats")
         error.set_ylabel("test error, %")
         for ax in (loss, error):
-            ax.set_title(setting.title, fontsize=11)
+            ax.set_title(title_in(results, setting), fontsize=11)
             ax.grid(alpha=0.3)
     for ax in axes[-1]:
         ax.set_xlabel("gradient evaluations (minibatches)")
@@ -92,7 +92,7 @@ def flatness(results: dict[str, Any]) -> Figure:
             face = colour if dash == "-" else "none"
             ax.semilogx(x, y, "o" if dash == "-" else "s", mec=colour, mfc=face, ms=6, label=name)
         _, across = correlate(in_setting(results, "runs", setting), "lambda_max")
-        ax.set_title(f"{setting.title}\nrank correlation {across.text('+.2f')}", fontsize=11)
+        ax.set_title(f"{title_in(results, setting)}\nrank correlation {across.text('+.2f')}", fontsize=11)
         ax.set(xlabel="λ1 of the training loss", ylabel="test error, %")
         plain_ticks(ax)
         ax.tick_params(labelleft=True)

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 
 from minisam.checks import Array
-from minisam.study.experiments import Setting, in_setting, settings
+from minisam.study.settings import Setting, in_setting, settings, title_in
 from minisam.training.files import replacing
 
 BLUE, SKY, ORANGE, YELLOW, GREEN, PURPLE, GREY = (
@@ -55,7 +55,7 @@ def panels(results: dict[str, Any], height: float = 3.6) -> tuple[Figure, list[t
         unused.remove()
     axes = list(zip(places, found, strict=False))
     for i, (ax, setting) in enumerate(axes):
-        ax.set_title(setting.title, fontsize=11)
+        ax.set_title(title_in(results, setting), fontsize=11)
         ax.tick_params(labelleft=i % n_columns == 0)
     return figure, axes
 

@@ -63,6 +63,7 @@ PAPERS = tuple(label for label in MAIN if label != "GD")  # what the papers comp
 BASELINES = ("GD", "Momentum", "Momentum, 2× epochs", "Adam")
 MATCHED = "Momentum, 2× epochs"  # as many gradients as SAM
 SAM = "SAM(Momentum)"
+SAM_AND_MOMENTA = ("Momentum", MATCHED, SAM)
 WARMUP = 7  # one seventh of the epochs; without it, SAM may ruin a network in its first steps
 
 
@@ -83,6 +84,7 @@ class Problem(Checked):
     epochs: Count = 15
     batch_size: Count = 64
     dataset: str = "cifar10"
+    augment: bool = False  # with random flips and crops
     papers: bool = False  # tuned as in SAM's papers, not equally for all
 
     @property
@@ -90,7 +92,7 @@ class Problem(Checked):
         """The name under which its recipes are kept."""
         images = f"{self.n_train} images of {self.dataset}"
         name = f"{self.model}, {images}, noise {self.noise:g}, {self.epochs} epochs, batch {self.batch_size}"
-        return f"{name}, papers' protocol" if self.papers else name
+        return name + ", flips and crops" * self.augment + ", papers' protocol" * self.papers
 
     def config(self, label: str, seed: int = 0, numbers: dict[str, float] | None = None) -> Config:
         """The Config of a method on this problem: with its recipe, or with other numbers.
@@ -102,6 +104,7 @@ class Problem(Checked):
         numbers = RECIPES[self.name][label] if numbers is None else numbers
         epochs = self.epochs * method.passes
         shared: dict[str, Any] = {"noise": self.noise, "batch_size": self.batch_size, "seed": seed}
+        shared |= {"augment": self.augment}
         shared |= {"epochs": epochs, "warmup": 0 if self.papers else min(max(1, epochs // WARMUP), epochs - 1)}
         return Config(self.model, **shared, **(method.options | numbers))
 
@@ -113,6 +116,7 @@ def noisy(problem: Problem, noise: float = 0.4) -> Problem:
 
 MLP = Problem()
 PAPERS_MLP = Problem(epochs=20, papers=True)
+PAPERS_CNN_BN = Problem("cnn-bn", epochs=60, augment=True, papers=True)
 NOISES = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the papers
 CNN = Problem("cnn")
 CNN_BN = Problem("cnn-bn")

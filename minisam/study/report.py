@@ -15,7 +15,7 @@ import numpy as np
 from minisam.data.shapes import WARNING
 from minisam.study.comparison import IMAGES
 from minisam.study.experiment_plots import pictures
-from minisam.study.experiments import Setting, in_setting, settings
+from minisam.study.settings import Setting, in_setting, settings, title_in
 from minisam.study.tasks import RHO
 from minisam.training.config import FAMILY
 from minisam.training.environment import together
@@ -28,17 +28,14 @@ QUESTIONS = {  # of presets that share a template
     "m-sharpness": f"Each step's batch is cut into pieces of m images, and each piece climbs alone. {OWN_RHO}",
     "full-batch": "Does SAM help without the noise of minibatches? Every step sees all images.",
 }
-EQUAL_TUNING = {  # protocols: what was chosen, and the schedule
-    "tuning": "Hyper-parameters were chosen for every method from a grid of the same size, on validation splits of "
-    "training images (of CIFAR-10's, unless the preset is about another data set; of 4,000, even if fewer are trained "
-    "on).",
-    "schedule": "warms up for a seventh of the epochs, rounded down, and then falls as a cosine",
-}
-PAPERS_PROTOCOL = {
-    "tuning": "This is the papers' protocol: all have weight decay 5e-4 and the learning rate that is best for "
-    "Momentum (SAM(Adam) that for Adam) on clean labels; rho alone is chosen, for each share of wrong labels. All was "
-    "chosen on validation splits of training images, whose labels were as noisy as the rest.",
-    "schedule": "falls as a cosine",
+PROTOCOLS = {  # by whether it is the papers': what was chosen, and the schedule
+    False: "<b>Equal tuning:</b> hyper-parameters were chosen for every method from a grid of the same size, on "
+    "validation splits of training images (of CIFAR-10's, unless the preset is about another data set; of 4,000, even "
+    "if fewer are trained on). The learning rate warms up for a seventh of the epochs, rounded down, and then falls as "
+    "a cosine.",
+    True: "<b>The papers' protocol:</b> all have weight decay 5e-4 and the learning rate that is best for Momentum "
+    "(SAM(Adam) that for Adam) on clean labels, which falls as a cosine; rho alone is chosen, for each share of wrong "
+    "labels. All was chosen on validation splits of training images, whose labels were as noisy as the rest.",
 }
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -81,12 +78,6 @@ def sharpness_table(results: dict[str, Any], setting: Setting) -> Table:
     return table
 
 
-def _title(results: dict[str, Any], setting: Setting) -> str:
-    """The title of a setting, with the number of images if that differs between settings."""
-    several = len({other.n_train for other in settings(results)}) > 1
-    return f"{setting.title}, {setting.n_train:,} images" if several else setting.title
-
-
 def text_table(results: dict[str, Any]) -> str:
     """The results as plain text, for the terminal."""
     blocks = []
@@ -95,7 +86,7 @@ def text_table(results: dict[str, Any]) -> str:
             table = make(results, setting)
             widths = [max(map(len, column)) + 3 for column in zip(*table, strict=True)]
             lines = [f"  {name:<{widths[0]}}" + "".join(map(str.rjust, cells, widths[1:])) for name, *cells in table]
-            blocks.append("\n".join([_title(results, setting) + suffix, *lines]))
+            blocks.append("\n".join([title_in(results, setting) + suffix, *lines]))
     data, n = results["dataset"], results["config"]["seeds"]
     seeds = "1 seed" if n == 1 else f"{n} seeds"
     blocks.append(
@@ -133,7 +124,7 @@ def hyperparameters(results: dict[str, Any]) -> str:
         c = run["config"]
         rho = f"{c['rho']:g}" if c["optimizer"] in FAMILY else "–"
         numbers = (f"{c['lr']:g}", f"{c['weight_decay']:g}", f"{c['l1']:g}", rho, str(c["epochs"]))
-        seen[(run["optimizer"], _title(results, Setting.of(run)), *numbers)] = None  # once, not once per seed
+        seen[(run["optimizer"], title_in(results, Setting.of(run)), *numbers)] = None  # once, not once per seed
     return html_table(seen)
 
 
@@ -141,13 +132,14 @@ def section(results: dict[str, Any], drawn: dict[str, bytes]) -> str:
     """The report of an experiment: its prose, tables and pictures, without the page around them."""
     parts: dict[str, str] = {}
     for name, make in (("tables", error_table), ("minima", sharpness_table)):
-        titles = {_title(results, setting): html_table(make(results, setting)) for setting in settings(results)}
+        titles = {title_in(results, setting): html_table(make(results, setting)) for setting in settings(results)}
         parts[name] = "".join(f"<h4>{title}</h4>{table}" for title, table in titles.items())
     parts |= {name: inline(image) for name, image in drawn.items()}
     preset = results["config"]["preset"].removesuffix("-again")
-    parts |= {"question": QUESTIONS.get(preset, "")} | (
-        PAPERS_PROTOCOL if preset.startswith("papers") else EQUAL_TUNING
-    )
+    found = dict.fromkeys(setting.papers for setting in settings(results))
+    parts |= {"question": QUESTIONS.get(preset, ""), "tuning": " ".join(PROTOCOLS[papers] for papers in found)}
+    augmented = any(run["config"]["augment"] for run in results["runs"])
+    parts["augmentation"] = "are flipped and cropped at random" if augmented else "are used as they are"
     parts |= {"images": f"{IMAGES}", "ball": f"{RHO:g}", "recipes": hyperparameters(results)}
     parts |= {key: html.escape(str(value)) for key, value in results["dataset"].items()}
     return fill(results["config"]["kind"], parts)

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from minisam.study.claims import MARGIN, Results, claims_table, reduction
 from minisam.study.comparison import correlate
 from minisam.study.experiment_plots import pictures
-from minisam.study.experiments import Setting, in_setting, settings
-from minisam.study.plots import STYLES, plain_ticks, png
+from minisam.study.plots import BLUE, GREEN, ORANGE, STYLES, plain_ticks, png
 from minisam.study.recipes import MAIN, MATCHED, SAM
 from minisam.study.report import Table, drawing, encoded, fill, html_table, inline, page, percent, section
+from minisam.study.settings import Setting, in_setting, settings
 from minisam.study.statistics import Interval
 from minisam.training.files import replacing
 
+COLOURS = {"mlp": BLUE, "cnn": GREEN, "cnn-bn": ORANGE}
+TITLES = {True: "papers' protocol: of SAM only rho is tuned", False: "equal tuning: as much for every method"}
 SHARPNESS = {"λ1": "lambda_max", "λ1 / λ5": "lambda_ratio", "worst rise": "worst_rise", "trace": "trace"}
 
 
@@ -51,18 +53,18 @@ def _parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
             yield data.get(results["dataset"]["name"], "") + setting.title, setting, results
 
 
-def _main_parts(found: Results) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
-    """Those in which SAM is compared with its baselines."""
-    return (part for part in _parts(found) if part[2]["config"]["kind"] == "methods")
+def _main_parts(found: Results, papers: bool = False) -> Iterator[tuple[str, Setting, dict[str, Any]]]:
+    """Those in which SAM is compared with its baselines, in one of the two protocols."""
+    return (part for part in _parts(found) if part[2]["config"]["kind"] == "methods" and part[1].papers == papers)
 
 
-def gains_over_both(found: Results) -> str:
-    """In words: SAM(Momentum)'s gain over the better of two Momentums, in every setting of every part that has both.
+def gains_over_both(found: Results, papers: bool = False) -> str:
+    """In words: SAM(Momentum)'s gain over the better of two Momentums, in every setting of a protocol that has both.
 
     The two are trained for as many epochs, and with as many gradients. Runs that two parts share count once.
     """
     met: dict[tuple[str, ...], tuple[str, list[Interval]]] = {}
-    for title, setting, results in _parts(found):
+    for title, setting, results in (part for part in _parts(found) if part[1].papers == papers):
         rows = [row for row in in_setting(results, "comparisons", setting) if row["baseline"].startswith("Momentum")]
         for candidate in dict.fromkeys(row["candidate"] for row in rows if row["candidate"].startswith(SAM)):
             gains = [reduction(row) for row in rows if row["candidate"] == candidate]
@@ -78,17 +80,18 @@ def gains_over_both(found: Results) -> str:
         if all(one.low is not None and one.low > 0 for one in gains)
     ]
     listed = f" ({'; '.join(above)})" if above else ""
+    protocol = "In the papers' protocol" if papers else "After equal tuning"
     return (
-        f"In all parts together {SAM} meets two Momentums, one trained for as many epochs and one with as many "
-        f"gradients, in {len(better)} settings. Its gain over the better of the two is above zero, with its whole 95 % "
-        f"interval, in {len(above)}{listed}, below zero in {below}, and undecided in "
+        f"{protocol} {SAM} meets two Momentums, one trained for as many epochs and one with as many gradients, in "
+        f"{len(better)} setting{'s' if len(better) > 1 else ''}. Its gain over the better of the two is above zero, "
+        f"with its whole 95 % interval, in {len(above)}{listed}, below zero in {below}, and undecided in "
         f"{len(better) - len(above) - below}."
     )
 
 
-def main_table(found: Results) -> Table:
+def main_table(found: Results, papers: bool = False) -> Table:
     """Test errors of all methods, and SAM's gains over Momentum with as many epochs and with as many gradients."""
-    momenta, parts = ("Momentum", MATCHED), list(_main_parts(found))
+    momenta, parts = ("Momentum", MATCHED), list(_main_parts(found, papers))
     ran = {run["optimizer"] for _, _, results in parts for run in results["runs"]}
     methods = [method for method in MAIN if method in ran]
     table: Table = [("test error, %", *methods, *(f"gain over {baseline}, %" for baseline in momenta))]
@@ -104,6 +107,35 @@ def _gain(results: dict[str, Any], setting: Setting, baseline: str) -> dict[str,
     """The comparison of SAM(Momentum) with a baseline."""
     pair = {"baseline": baseline, "candidate": SAM}
     return next(row for row in in_setting(results, "comparisons", setting) if row.items() >= pair.items())
+
+
+def protocols(found: Results) -> Figure:
+    """SAM's gain against the share of wrong labels, a panel for each protocol, on CIFAR-10 or what took its place."""
+    there = [papers for papers in (True, False) if any(_main_parts(found, papers))]
+    figure = Figure(figsize=(5.2 * len(there), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(there), sharey=True, squeeze=False)[0]
+    for ax, papers in zip(axes, there, strict=True):
+        points: dict[tuple[str, str], list[list[float]]] = {}
+        for _, setting, results in _main_parts(found, papers):
+            for baseline in (MATCHED, "Momentum") if not results["dataset"]["name"].startswith("cifar100") else ():
+                row = _gain(results, setting, baseline)
+                ends = [row["error_reduction"], row["ci_low"], row["ci_high"]]
+                points.setdefault((setting.model, baseline), []).append([setting.noise, *ends])
+        for (model, baseline), rows in points.items():
+            noise, gain, low, high = 100 * np.array(sorted(rows), float).T
+            shift, style, face = (-0.6, "o-", COLOURS[model]) if baseline == MATCHED else (0.6, "o:", "white")
+            bars = (gain - low, high - gain)  # NaN for a single seed, which draws nothing
+            name = f"{model.upper()}, than {baseline}"
+            ax.errorbar(noise + shift, gain, bars, fmt=style, color=COLOURS[model], mfc=face, label=name, ms=6)
+        ax.axhline(0, color="0.4", lw=1)
+        ax.set_title(TITLES[papers], fontsize=11)
+        ax.set_xlabel("labels redrawn, %")
+        ax.set_xticks(range(0, 81, 20))
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("fewer errors with SAM, %")
+    handles = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
 def overview(found: Results) -> Figure:
@@ -134,24 +166,25 @@ def overview(found: Results) -> Figure:
 
 
 def write_study(folder: Path, found: Results) -> Path:
-    """Write report.html of the whole study, self-contained, and its overview.png; returns the report's path.
+    """Write report.html of the whole study, self-contained, and its pictures; returns the report's path.
 
     Raises:
         OSError: the folder can't be written.
         RuntimeError: the report can't be made.
     """
     with drawing(folder):
-        picture = png(overview, found, any(results["dataset"]["synthetic"] for results in found.values()))
-        report = encoded(_study(found, picture))
-    with replacing(folder / "overview.png") as file:
-        file.write(picture)
-    with replacing(folder / "report.html") as file:
-        file.write(report)
+        synthetic = any(results["dataset"]["synthetic"] for results in found.values())
+        drawn = {draw.__name__: png(draw, found, synthetic) for draw in (protocols, overview)}
+        report = encoded(_study(found, drawn))
+    files = {f"{name}.png": picture for name, picture in drawn.items()} | {"report.html": report}
+    for name, content in files.items():
+        with replacing(folder / name) as file:
+            file.write(content)
     return folder / "report.html"
 
 
-def _study(found: Results, picture: bytes) -> str:
-    """The page, with the picture of the overview."""
+def _study(found: Results, drawn: dict[str, bytes]) -> str:
+    """The page, with the pictures of the whole."""
     sections: list[str] = []
     for name, results in found.items():
         sections.append(f'<h2 id="{name}">Part {len(sections) + 1}: {name}</h2>{section(results, pictures(results))}')
@@ -159,7 +192,9 @@ def _study(found: Results, picture: bytes) -> str:
     parts = {"claims": html_table(claims_table(found))} | flatness_parts(found)
     parts |= {"sections": "".join(sections), "comparisons": f"{number:,}", "methods": ", ".join(MAIN)}
     parts |= {"runs": f"{sum(len(results['runs']) for results in found.values()):,}"}
-    parts |= {"overview": inline(picture), "main": html_table(main_table(found)), "margin": f"{100 * MARGIN:g}"}
-    parts |= {"both": html.escape(gains_over_both(found))}
+    parts |= {name: inline(picture) for name, picture in drawn.items()} | {"margin": f"{100 * MARGIN:g}"}
+    for name, papers in (("main", False), ("papers", True)):
+        gains = html.escape(gains_over_both(found, papers))
+        parts |= {name: html_table(main_table(found, papers)), f"{name}_gains": gains}
     data = {name: f"{r['dataset']['name']}, {r['dataset']['checksum']}" for name, r in found.items()}
     return page("What SAM gains on small CIFAR subsets", fill("study", parts), data, list(found.values()))
