@@ -16,26 +16,33 @@ from minisam.analysis.sharpness import sharpness
 from minisam.nn import Bilinear, Linearized
 from minisam.training import Config, network, train
 from minisam.study.geometry import mean_loss
-from lesson import BLUE, ORANGE, images, show
+from lesson import BLUE, ORANGE, SKY, images, show
 
 # %% [markdown]
-# Two networks to compare, trained on the same images, from the same initial weights, with the same batches: one with
-# momentum, one with SAM.
+# Three networks to compare, trained on the same images, from the same initial weights, with the same batches: one with
+# SAM, one with momentum for as many epochs, and one with momentum for as many gradients, which is twice the epochs.
 
 # %%
 data = images(n_train=2000)
 SHARED = {"model": "mlp", "lr": 0.01, "weight_decay": 5e-3, "epochs": 12, "warmup": 1}
-runs = {"Momentum": train(Config(**SHARED), data), "SAM": train(Config(**SHARED, optimizer="sam", rho=0.1), data)}
-COLOURS = {"Momentum": BLUE, "SAM": ORANGE}
+runs = {
+    "Momentum": train(Config(**SHARED), data),
+    "Momentum, 2×": train(Config(**(SHARED | {"epochs": 24, "warmup": 2})), data),
+    "SAM": train(Config(**SHARED, optimizer="sam", rho=0.1), data),
+}
+COLOURS = {"Momentum": BLUE, "Momentum, 2×": SKY, "SAM": ORANGE}
 net = network(Config(**SHARED), data)
 objective = mean_loss(net, data.x_train[:500], data.y_train[:500], None)  # the same 500 images throughout
 for name, run in runs.items():
-    print(f"{name:<9} training loss {objective.value(run.theta):.4f}, test error {run.test_error:.1%}")
+    print(f"{name:<13} training loss {objective.value(run.theta):.4f}, test error {run.test_error:.1%}")
 
 # %% [markdown]
+# Look at the losses before anything else: the three have not fitted their images equally well, and a minimum may be flat
+# or sharp for that reason alone. Keep these three numbers in mind.
+#
 # ## Walk in a random direction
 #
-# > **Predict.** From each of the two minima walk a distance of 0.5 in a hundred random directions. How much does the
+# > **Predict.** From each of the three minima walk a distance of 0.5 in a hundred random directions. How much does the
 # > loss rise, at worst? And if somebody who knows the network chooses the direction?
 
 # %%
@@ -44,14 +51,15 @@ rises = {
     name: sharpness(objective, run.theta, rho, rng, steps=15, starts=2, directions=100) for name, run in runs.items()
 }
 for name, found in rises.items():
-    print(f"{name:<9} random: {found.random.mean():.5f} on average, {found.random.max():.5f} at most;   "
+    print(f"{name:<13} random: {found.random.mean():.5f} on average, {found.random.max():.5f} at most;   "
           f"SAM's step: {found.one_step:.3f};   ascent: {found.worst[-1]:.3f}")  # fmt: skip
     assert found.worst[-1] >= found.one_step > found.random.max()
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.4))
+bins = np.histogram_bin_edges(1e3 * np.concatenate([found.random for found in rises.values()]), 24)
 for name, found in rises.items():
-    left.hist(1e3 * found.random, bins=20, color=COLOURS[name], alpha=0.6, label=name)
+    left.hist(1e3 * found.random, bins, color=COLOURS[name], histtype="step", lw=2, label=name)
     right.plot(range(1, 16), found.worst, "o-", color=COLOURS[name], label=name)
 left.set(
     xlabel="rise of the loss, thousandths of a nat",
@@ -65,7 +73,7 @@ for ax in (left, right):
 plt.show()
 
 # %% [markdown]
-# Random directions say next to nothing about either network. *Worst-case* sharpness is found by climbing: step along
+# Random directions say next to nothing about any of the networks. *Worst-case* sharpness is found by climbing: step along
 # the gradient, and whenever that leads out of the ball of radius $\rho$, go back to its surface. SAM's own
 # $\hat\epsilon$ is the first of these steps.
 #
@@ -129,7 +137,7 @@ for name, run in runs.items():
     leading = eigenvalues(product, run.theta, 15, np.random.default_rng(0), tolerance=1e-2).values
     total, error = trace(product, run.theta, np.random.default_rng(0), samples=10)
     spectra[name] = leading, density(product, run.theta, np.random.default_rng(0), steps=40, samples=1)
-    print(f"{name:<9} λ1 = {leading[0]:6.2f}, λ1 / λ5 = {leading[0] / leading[4]:.2f}, trace {total:.0f} ± {error:.0f}, "
+    print(f"{name:<13} λ1 = {leading[0]:6.2f}, λ1 / λ5 = {leading[0] / leading[4]:.2f}, trace {total:.0f} ± {error:.0f}, "
           f"of which the 15 largest make up {leading.sum() / total:.0%}")  # fmt: skip
 
 # %%
@@ -150,8 +158,12 @@ plt.show()
 # %% [markdown]
 # Nearly all directions are flat: in the right picture, which Lanczos' method estimates from one random vector, almost
 # all of the 800,000 dimensions have an eigenvalue near 0. A few stand out, but the fifteen largest do not make up the
-# trace: a long tail of smaller ones follows. SAM presses all of it down. Foret et al. (2021, figure 3) report
-# $\lambda_1 = 24.2$ for SGD and 1.0 for SAM, for a much larger network.
+# trace: a long tail of smaller ones follows.
+#
+# SAM's $\lambda_1$ is half as large as momentum's. Foret et al. (2021, figure 3) report 24.2 for SGD and 1.0 for SAM, for a
+# much larger network. But momentum with twice the epochs comes to the same $\lambda_1$, and to a smaller trace: most of the
+# difference is the length of training, not the method. What SAM has to itself is the rise in the *worst* direction, half a
+# unit away, where the loss is no bowl any more.
 #
 # ## A picture of the loss
 #
@@ -167,18 +179,19 @@ show(filter_normalized)
 
 # %%
 ticks = np.linspace(-1, 1, 17)
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.9), sharex=True, sharey=True)
 small = mean_loss(net, data.x_train[:200], data.y_train[:200], None)
 for ax, (name, run) in zip(axes, runs.items()):
-    draw = np.random.default_rng(1)  # the same random numbers for both
+    draw = np.random.default_rng(1)  # the same random numbers for all
     u, v = (filter_normalized(net, run.theta, draw) for _ in range(2))
     losses = plane(small, run.theta, u, v, ticks, ticks)
     shades = ax.contourf(ticks, ticks, losses, levels=np.linspace(0, 6, 25), cmap="cividis", extend="max")
     lines = ax.contour(ticks, ticks, losses, levels=[0.5, 1, 2, 4], colors="white", linewidths=0.8)
     ax.clabel(lines, fontsize=8)
     ax.plot(0, 0, "+", color="white", ms=10)
-    ax.set(xlabel="along u (1: the filters' own norm)", ylabel="along v", aspect="equal")
+    ax.set(xlabel="along u (1: the filters' own norm)", aspect="equal")
     ax.set_title(f"{name}: λ1 = {spectra[name][0][0]:.1f}")
+axes[0].set_ylabel("along v")
 figure.colorbar(shades, ax=axes, label="training loss, nats")
 plt.show()
 
@@ -215,7 +228,7 @@ for name, run in runs.items():
     for radius in (0.05, 0.5):
         found = sharpness(objective, run.theta, radius, np.random.default_rng(0), steps=15, starts=1, directions=1)
         slope = np.linalg.norm(objective(run.theta).grad)
-        print(f"{name:<9} rho {radius}: ½ λ1 ρ² = {0.5 * spectra[name][0][0] * radius**2:.3f}, "
+        print(f"{name:<13} rho {radius}: ½ λ1 ρ² = {0.5 * spectra[name][0][0] * radius**2:.3f}, "
               f"with the remaining slope {0.5 * spectra[name][0][0] * radius**2 + slope * radius:.3f}, "
               f"found {found.worst[-1]:.3f}")  # fmt: skip
 # Nearby, bowl and slope together are a good guess (training stopped before the gradient was zero); farther out the

@@ -246,9 +246,9 @@ ax.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# (Lion runs past the minimum: its running mean remembers a hundred steps, and points the old way long after $\theta_1$
-# has changed sign. Later it jitters, since steps of constant length cannot settle: the learning rate has to fall. See
-# exercise 2.)
+# (First Lion swings across the valley, since steps of constant length cannot settle at the bottom of the steep axis. Then,
+# after sixty steps, it runs past the minimum along the flat one, and on: its running mean remembers a hundred steps, and
+# points the old way long after $\theta_1$ has changed sign. The learning rate has to fall. See exercise 2.)
 #
 # ## All of it together, on images
 
