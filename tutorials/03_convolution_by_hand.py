@@ -145,8 +145,8 @@ for version in (conv2d_im2col, conv2d_reference, conv2d_compiled):
     assert off < 1e-5
 
 # %% [markdown]
-# One more version, to tell two things apart: the same seven loops, word for word, but compiled by Numba. What it gains is
-# the interpreter's share; what is left is the loops' own.
+# One more version, to tell two things apart: the same seven loops, word for word, but compiled by Numba. What it gains
+# is the interpreter's share; what is left is the loops' own.
 
 # %%
 conv2d_compiled_loops = numba.njit(conv2d_loops)
@@ -174,7 +174,7 @@ def seconds(version, images, at_least=0.5):
 share = small.size / x.size  # the loops get a small part; their time is scaled up
 took = {
     "seven loops": seconds(conv2d_loops, small) / share,
-    "the same, compiled": seconds(conv2d_compiled_loops, small) / share,
+    "the same, compiled": seconds(conv2d_compiled_loops, x),
     "im2col": seconds(conv2d_im2col, x),
     "NumPy einsum": seconds(conv2d_reference, x),
     f"minisam, {get_threads()} threads": seconds(conv2d_compiled, x),
@@ -195,10 +195,10 @@ plt.show()
 
 # %% [markdown]
 # Most of the gain is that nobody interprets the loops any more: an interpreter looks up every number of every
-# multiplication anew. But not all of it: the compiled loops do one multiplication after another, while a matrix product
-# does many at once, in wide registers, and uses each number that it has loaded for several. From im2col to minisam it is
-# three things: fewer multiplications (Winograd), all the cores, and numbers that are still in registers or in the cache
-# when they are needed.
+# multiplication anew. But not all of it: the compiled loops do one multiplication after another, while a matrix
+# product does many at once, in wide registers, and uses each number that it has loaded for several products. From
+# im2col to minisam it is three things: fewer multiplications (Winograd), all the cores from the first line to the last,
+# and numbers that are still in registers or in the cache when they are needed.
 #
 # ## And backwards
 #

@@ -208,7 +208,7 @@ FuncAnimation(figure, frame, frames=range(0, steps, 2)).save(file, PillowWriter(
 # (At the knot on the way, the point 0.8 away lies in the sharp bowl once more, which holds SAM up for some steps.)
 #
 # A warning: this $\rho$ is 40 % of the distance between the two minima, chosen so that there is something to see. With
-# $\rho$ from 0.1 to 0.5 SAM ends at a *higher* loss than gradient descent, and in neither minimum: exercise 1.
+# a smaller one SAM may do worse than gradient descent: exercise 1.
 #
 # ## Remember
 #

@@ -138,7 +138,7 @@ for ax in (left, right):
 plt.show()
 
 # %% [markdown]
-# One lesson ago SAM won; where is it now? Before you blame the method, look at how its strength was chosen. Here is what
+# In lesson 5 SAM won; where is it now? Before you blame the method, look at how its strength was chosen. Here is what
 # the other two would have given, on test images, which played no part in the choice:
 
 # %%
@@ -149,10 +149,11 @@ for strength in METHODS["SAM"][1]:
     print(f"SAM, rho {strength['rho']:<4}  test error {error:.1f} %   train error {train_error:.1f} %{mark}")
 
 # %% [markdown]
-# Five hundred noisy labels chose the largest $\rho$, with which SAM hardly learns its own training set; with either of the
-# others it would not have come last. An error of 75 % on 500 images is uncertain by two percentage points, and the three
-# candidates lie within two: the choice was luck. (Most winners lie at an end of their grid, too; a careful search would have
-# gone on there.) So a ranking of methods is always a ranking of how they were tuned as well.
+# (What follows is about CIFAR-10.) Five hundred noisy labels chose the largest $\rho$, with which SAM learns little of
+# its training set; with either of the others it would not have come last, though it would not have won either. An error
+# of 75 % on 500 images is uncertain by two percentage points, and the three candidates lie within two: the choice was
+# luck. (Most winners lie at an end of their grid, too; a careful search would have gone on there.) So a ranking of
+# methods is always a ranking of how they were tuned as well.
 #
 # Look at three things in your own output:
 #

@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 9. The bug zoo
 #
-# **The question.** Here are fourteen animals: thirteen implementations of SAM or its relatives, and a training step. They
-# all train, and each breaks a promise, even the one whose numbers are right. Can you see which? Can a test?
+# **The question.** Here are fourteen animals: thirteen implementations of SAM or its relatives, and a training step.
+# They all train, and each breaks a promise, even one whose numbers are always right. Can you see which promise? Can a
+# test?
 #
-# You need lesson 5; the relatives are explained below. Reading and guessing takes half an hour, running twenty seconds. The zoo lives in the repository's
-# tests, so this lesson needs the whole repository, not only the installed package.
+# You need lesson 5; the relatives are explained below. Reading and guessing takes half an hour, running twenty seconds.
+# The zoo lives in the repository's tests, so this lesson needs the whole repository, not only the installed package.
 
 # %%
 import re

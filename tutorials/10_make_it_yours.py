@@ -246,9 +246,10 @@ ax.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# (First Lion swings across the valley, since steps of constant length cannot settle at the bottom of the steep axis. Then,
-# after sixty steps, it runs past the minimum along the flat one, and on: its running mean remembers a hundred steps, and
-# points the old way long after $\theta_1$ has changed sign. The learning rate has to fall. See exercise 2.)
+# (Lion runs past the minimum twice: after twenty steps along the steep axis, and after sixty along the flat one. Its
+# running mean remembers a hundred steps, and points the old way long after the gradient has changed sign. The small
+# zigzag in between comes from steps of constant length, which cannot settle. The learning rate has to fall: see
+# exercise 2.)
 #
 # ## All of it together, on images
 
