@@ -169,8 +169,9 @@ def test_a_single_seed_has_estimates_without_intervals(tmp_path, one_seed):
 
 def test_the_page_is_whole_and_self_contained(tmp_path, found):
     page = write_study(tmp_path, found).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 1 + len(PICTURES["methods"])
-    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert page.count("data:image/png;base64,") == 2 + len(PICTURES["methods"])
+    for name in ("overview.png", "protocols.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "SYNTHETIC" in page
     assert "Part 1: optimizers-mlp" in page

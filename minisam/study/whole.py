@@ -130,7 +130,7 @@ def protocols(found: Results) -> Figure:
         ax.axhline(0, color="0.4", lw=1)
         ax.set_title(TITLES[papers], fontsize=11)
         ax.set_xlabel("labels redrawn, %")
-        ax.set_xticks(range(0, 81, 20))
+        ax.set(xlim=(-5, 85), xticks=range(0, 81, 20))
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("fewer errors with SAM, %")
     handles = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
