@@ -98,7 +98,7 @@ class Repeat(NamedTuple):
             if not isinstance(before["environment"], dict):
                 raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")
             repeat.differences(before)
-            require_plain(before)
+            require_plain(before["runs"])
         except Exception as error:  # a damaged file can fail in any way
             raise Damaged(f"{path} is not a results.json, or it is damaged ({reason(error)})") from error
         return repeat
