@@ -598,7 +598,7 @@ def test_a_file_of_the_system_is_not_read_as_long_as_it_goes_on(tmp_path):
     with pytest.raises(ValueError, match="expected a multiple of 3073 bytes, got 0"):
         load_cifar("cifar10", folder)
     (tmp_path / layout.archive).symlink_to("/proc/version")
-    with pytest.raises(ValueError, match=r"expected a whole \.tar\.gz archive: 0 bytes, not 1 to"):
+    with pytest.raises(ValueError, match=r"expected a whole \.tar\.gz archive: 0 bytes, expected 1 to"):
         load_cifar("cifar10", tmp_path / layout.archive)
 
 
@@ -671,5 +671,5 @@ def test_zeros_behind_an_archive_are_not_read_without_end(tmp_path):
     path = write_archive(tmp_path, *official_files("cifar10"))
     assert len(load_cifar("cifar10", tmp_path).y_test)
     os.truncate(path, 1 << 40)  # holes take no room on disk
-    with pytest.raises(ValueError, match=r"expected a whole .tar.gz archive: 1099511627776 bytes, more than"):
+    with pytest.raises(ValueError, match=r"expected a whole .tar.gz archive: 1099511627776 bytes, expected 1 to"):
         load_cifar("cifar10", tmp_path)

@@ -212,7 +212,7 @@ def read_run(path):
 
 def read_results(path):
     repeat = Repeat.of(path)
-    assert all(isinstance(config, Config) for _, _, config in repeat.experiment.runs())
+    assert all(isinstance(run.config, Config) for run in repeat.experiment.runs())
     assert repeat.differences(repeat.before) == []
 
 

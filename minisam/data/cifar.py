@@ -185,7 +185,7 @@ def _read(path: Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     files = {}
     try:
         if not 0 < (size := path.stat().st_size) <= LARGEST:  # zeros behind an archive are skipped one by one
-            raise ValueError(f"{size} bytes, not 1 to {LARGEST}")
+            raise ValueError(f"{size} bytes, expected 1 to {LARGEST}")
         with _Bounded(path) as stream:
             # "r|" never seeks back: a size that lies is an error, not a huge or an endless read.
             with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Plain) as archive:
