@@ -12,6 +12,7 @@ from minisam.study.recipes import (
     CIFAR100,
     CNN,
     CNN_BN,
+    FEW_NOISES,
     FULL_BATCH,
     M_SHARPNESS,
     MAIN,
@@ -109,7 +110,7 @@ PAPERS_GRIDS: dict[str, dict[str, Grid]] = {  # by the method whose learning rat
 
 BOTH = (MLP, noisy(MLP))
 NOISY_PAPERS = tuple(noisy(PAPERS_MLP, noise) for noise in NOISES)
-NOISY_CNN_PAPERS = tuple(noisy(PAPERS_CNN_BN, noise) for noise in (0.0, 0.4, 0.8))
+NOISY_CNN_PAPERS = tuple(noisy(PAPERS_CNN_BN, noise) for noise in FEW_NOISES)
 BIG_BATCHES = (BIG_BATCH, noisy(BIG_BATCH))
 SEARCHES: dict[str, tuple[Search, ...]] = {
     "mlp": (Search(BOTH, MLP_GRIDS | PENALTIES, (1000, 1001)), Search(BOTH, VARIANT_GRIDS, (1000,), SAM)),

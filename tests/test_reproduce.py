@@ -12,6 +12,7 @@ from minisam.data import synthetic
 from minisam.study.comparison import compare, summarise
 from minisam.study.experiment_plots import PICTURES
 from minisam.study.experiments import PRESETS, smoke
+from minisam.study.kinds import Arm
 from minisam.study.recipes import BASELINES, MAIN, METHODS, PAPERS, SAM, SAM_AND_MOMENTA
 from minisam.study.report import WARNING, html_report, text_table, write_report
 
@@ -193,6 +194,13 @@ def test_in_the_papers_protocol_methods_differ_in_nothing_that_was_chosen_but_rh
         assert {config.schedule for config in configs} == {"cosine"}
         assert {config.warmup for config in configs} == {0}
         assert len({config.lr for config in configs}) == 1
+
+
+def test_networks_of_two_widths_are_two_settings():
+    config = PRESETS["quick"]().arms[0].config
+    narrow, wide = (Arm("GD", 9, replace(config, width=width), papers=True).setting for width in (1, 2))
+    assert (narrow.papers, wide.papers) == (True, True)
+    assert narrow == wide._replace(width=1) != wide
 
 
 def test_the_smoke_preset_is_the_main_comparison_made_small():

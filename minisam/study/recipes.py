@@ -118,6 +118,7 @@ MLP = Problem()
 PAPERS_MLP = Problem(epochs=20, papers=True)
 PAPERS_CNN_BN = Problem("cnn-bn", epochs=60, augment=True, papers=True)
 NOISES = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the papers
+FEW_NOISES = NOISES[::2]  # for networks that take long
 CNN = Problem("cnn")
 CNN_BN = Problem("cnn-bn")
 # The same number of steps for every number of images.

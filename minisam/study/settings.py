@@ -1,4 +1,4 @@
-"""What a row of a table, or a panel of a picture, is about: a network, its images, their labels, and who was tuned."""
+"""What a row of a table, or a panel of a picture, is about: a network, its images, their labels, and what was tuned."""
 
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ class Setting(NamedTuple):
 
         >>> Setting("mlp", 0.4, 4000).record()
         {'model': 'mlp', 'noise': 0.4, 'n_train': 4000}
+        >>> Setting.of(Setting("mlp", 0.4, 4000, width=2, papers=True).record())
+        Setting(model='mlp', noise=0.4, n_train=4000, width=2, papers=True)
         """
         usual = self._field_defaults
         return {name: value for name, value in self._asdict().items() if name not in usual or value != usual[name]}
@@ -32,6 +34,8 @@ class Setting(NamedTuple):
 
         >>> Setting("mlp", 0.4, 4000).title
         'MLP, 40 % of labels redrawn'
+        >>> Setting("cnn-bn", 0.0, 4000, width=2).title
+        'CNN-BN 2× as wide, clean labels'
         """
         wider = f" {self.width}× as wide" if self.width > 1 else ""
         return f"{self.model.upper()}{wider}, {self.labels}"

@@ -134,7 +134,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; the operating system releases it when its owner dies, however it dies.
 
     Raises:
-        OSError: another process holds it, or it can't be made.
+        OSError: another process holds it, it can't be made, or it is a link or another file, too.
     """
     if os.path.lexists(path) and ((about := path.lstat()).st_nlink > 1 or not stat.S_ISREG(about.st_mode)):
         raise OSError(f"expected a lock of minisam's own, got {path}, which is another file, too: remove it")
