@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -193,26 +194,35 @@ def test_where_no_more_threads_can_be_started_the_work_is_done_by_those_there_ar
 
 
 @jit
-def test_a_helper_that_is_called_while_it_falls_asleep_looks_once_more(monkeypatch):
-    class Once:
-        """Its first look at the board ends, and before the helper is on the list of those asleep, a leader calls."""
+@pytest.mark.parametrize("slow", ["to see who is asleep", "to write its job"])
+def test_a_helper_does_not_sleep_through_a_job(slow, monkeypatch):
+    """A leader takes the pool, wakes those asleep and writes a job; a helper may be falling asleep meanwhile."""
+
+    class Looks:
+        """Each look at a board is over at once, but for the first."""
 
         def compile(self, *types):
             return False
 
         def run(self, board, thread):
-            looks.append(thread)
-            if len(looks) == 1:
-                known.wait(60)
-                pool.call()
-            else:
+            looks[id(board)] += 1  # helpers of earlier tests have boards of their own
+            if looks[id(board)] == 1:
+                taken.wait(60)
+            elif looks[id(board)] > 3:
                 again.set()
 
-    looks, known, again = [], threading.Event(), threading.Event()
-    monkeypatch.setattr(threads, "_help_out", Once())
+    looks, taken, again = Counter(), threading.Event(), threading.Event()
+    monkeypatch.setattr(threads, "_help_out", Looks())
     pool = threads._Pool(1)
-    known.set()
-    assert again.wait(20)
+    with pool.free:
+        if slow == "to write its job":
+            pool.wake()
+        taken.set()
+        assert again.wait(20)
+    patience = time.monotonic() + 60
+    while not pool.asleep and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert pool.asleep  # and it rests when there is none
     pool.dismiss()
 
 

@@ -72,7 +72,7 @@ class _Pool:
     def __init__(self, n_helpers: int) -> None:
         self.n_helpers, self.board, self.free = n_helpers, new_board(n_helpers + 1), threading.Lock()
         self.asleep: deque[threading.Lock] = deque()  # what sleeping helpers wait for
-        self.calls, self.dismissed = 0, False
+        self.dismissed = False
         if n_helpers and not numba.config.DISABLE_JIT:
             _help_out.compile(BOARD, numba.i8)
             with suppress(RuntimeError):  # the system starts no more threads: go on with those that there are
@@ -82,31 +82,23 @@ class _Pool:
     def _help(self, thread: int) -> None:
         awake = threading.Lock()
         awake.acquire()
-        while True:
-            calls = self.calls
-            if self.dismissed:
-                return
+        while not self.dismissed:
             _help_out.run(self.board, thread)
             self.asleep.append(awake)
-            if self.calls != calls:  # by a leader that may not have seen this helper fall asleep
-                self._wake()
+            if self.free.locked() or self.dismissed:  # by one that may not have seen this helper fall asleep
+                self.wake()
             awake.acquire()
 
-    def call(self) -> None:
-        """Let all helpers look at the board."""
-        self.calls += 1
-        if self.asleep:
-            self._wake()
+    def wake(self) -> None:
+        """Let all helpers look at the board: whoever has the pool is about to write a job there."""
+        with suppress(IndexError):  # several threads may wake them at once
+            while self.asleep:
+                self.asleep.pop().release()
 
     def dismiss(self) -> None:
         """Let the helpers end."""
         self.dismissed = True
-        self.call()
-
-    def _wake(self) -> None:
-        with suppress(IndexError):  # several threads may wake them at once
-            while True:
-                self.asleep.pop().release()
+        self.wake()
 
 
 _help_out = MachineCode(help_out)
@@ -213,7 +205,7 @@ def parallel(kernel: Kernel, n: int, count: int, *args: Any) -> None:
     pool = _current_pool()
     if count > 1 and pool.free.acquire(blocking=False):
         try:
-            pool.call()
+            pool.wake()
             failed = share(pool.board, loop, n, count, args)
         finally:
             pool.free.release()
