@@ -76,13 +76,13 @@ def tune(search: Search, known: list[dict[str, Any]], data_dir: str | None, **ho
 def judge(rows: list[dict[str, Any]], problem: Problem, dataset: Dataset, seeds: Iterable[int], **how: Any) -> None:
     """Train every row's point once for each seed, and note its validation error (None if it diverged)."""
     for seed in seeds if rows else ():
-        todo = [_unredrawn(problem, row["method"], row["numbers"], seed) for row in rows]
+        todo = [unredrawn(problem, row["method"], row["numbers"], seed) for row in rows]
         print(f"{problem.name}, seed {seed}: {len(todo)} runs", flush=True)
         for row, outcome in zip(rows, run_all(todo, split(dataset, problem.noise, seed), **how), strict=True):
             row["errors"].append(outcome.record.get("test_error"))
 
 
-def _unredrawn(problem: Problem, label: str, numbers: dict[str, float], seed: int) -> Config:
+def unredrawn(problem: Problem, label: str, numbers: dict[str, float], seed: int) -> Config:
     """A config for the images of `split`, which has redrawn their labels and kept three quarters of them."""
     config, kept = problem.config(label, seed, numbers), problem.n_train - problem.n_train // 4
     return replace(config, noise=0.0, batch_size=min(config.batch_size, kept))
