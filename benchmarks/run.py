@@ -34,7 +34,7 @@ from tables import brief, table
 from tqdm import tqdm
 from workload import Case
 
-from minisam.kernels.threads import available_cores
+from minisam.kernels.cores import available_cores
 
 SWEEPS = 3
 WORKER = Path(__file__).with_name("worker.py")

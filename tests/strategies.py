@@ -25,6 +25,11 @@ from minisam.nn import (
     Tanh,
 )  # fmt: skip
 
+try:
+    from minisam.kernels.vector import _RUN as BLOCK  # the length of the blocks into which vectors are cut
+except ImportError:
+    BLOCK = 100  # there are none without Numba
+
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([np.float32, np.float64])
 

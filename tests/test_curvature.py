@@ -16,7 +16,7 @@ from minisam.analysis import Bowl, curvature
 from minisam.analysis.curvature import density, eigenvalues, lanczos, power_iteration, trace
 from minisam.analysis.landscape import pca_plane, plane
 from minisam.analysis.sharpness import sharpness
-from minisam.kernels.threads import available_cores
+from minisam.kernels.cores import available_cores
 from minisam.nn import Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Sequential, Tanh
 
 NETWORKS = {

@@ -14,7 +14,6 @@ from strategies import networks, seeds, spaced
 from minisam import kernels
 from minisam.analysis.gradcheck import numerical_gradient, relative_error
 from minisam.analysis.toy import Bowl
-from minisam.kernels.threads import parallel
 from minisam.nn import (
     AvgPool2d,
     BatchLoss,
@@ -682,11 +681,12 @@ def test_a_forward_of_ones_own_need_not_apply_the_relu_after_it(rng):
     np.testing.assert_allclose(net.forward(theta, x), np.maximum(-(x @ W + b), 0))
 
 
+@pytest.mark.skipif("numba" not in sys.modules, reason="plain NumPy cuts nothing into runs")
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])
 def test_work_is_cut_into_runs_by_shapes_alone(make, n, least, rng, monkeypatch):
     def counted(kernel, n, count, *args):
         counts[-1].append(count)
-        parallel(kernel, n, count, *args)
+        kernels.threads.parallel(kernel, n, count, *args)
 
     for module in ("channel", "conv", "gemm", "pool", "vector", "winograd"):
         monkeypatch.setattr(sys.modules[f"minisam.kernels.{module}"], "parallel", counted)

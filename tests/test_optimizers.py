@@ -11,17 +11,17 @@ import pytest
 from counted import Counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import BLOCK, seeds
 
 from minisam.analysis.toy import Bowl
-from minisam.kernels import reference, vector
+from minisam.kernels import reference
 from minisam.nn import BatchLoss, Linear, MeanSquaredError, Sequential, Tanh
 from minisam.objective import Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum, Optimizer
 
 DTYPES = [np.float32, np.float64]
 ROUNDING = {np.float32: 1e-5, np.float64: 1e-12}  # relative, after a few dozen steps
-SEVERAL_BLOCKS = 2 * vector._RUN + 17
+SEVERAL_BLOCKS = 2 * BLOCK + 17
 
 OPTIMIZERS = {
     "GD": lambda **how: GD(**how),

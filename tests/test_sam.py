@@ -11,10 +11,9 @@ import pytest
 from counted import Counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import BLOCK, seeds
 
 from minisam.analysis.toy import Bowl
-from minisam.kernels import vector
 from minisam.nn import AvgPool2d, BatchLoss, Conv2d, Flatten, Linear, ReLU, Sequential, Tanh
 from minisam.objective import Evaluation, Mean, Penalised
 from minisam.optim import GD, SAM, Adam, Momentum
@@ -120,7 +119,7 @@ def test_a_norm_for_each_tensor_would_have_been_noticed():
 
 @both_dtypes
 @pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-30, 1e-23, 1e-10, 1, 1e10, 1e30])
-@pytest.mark.parametrize("size", [3, 1000, vector._RUN + 1])
+@pytest.mark.parametrize("size", [3, 1000, BLOCK + 1])
 def test_perturbation_has_length_rho_however_small_or_large_the_gradient(scale, size, dtype):
     """In float32 (1e-23)² is 0 and (1e30)² infinite; 1e-45 is the smallest number above 0."""
     whole = np.random.default_rng(1).integers(1, 4, size) * (-1) ** np.arange(size)

@@ -21,10 +21,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minisam
 from minisam import kernels
-from minisam.kernels import compiled, team, threads
+from minisam.kernels import compiled, cores, team, threads
 from minisam.kernels.compiled import compile_all, kernel
+from minisam.kernels.cores import available_cores, get_threads, set_threads, single_threaded_blas
 from minisam.kernels.team import MOST_RUNS
-from minisam.kernels.threads import available_cores, get_threads, n_runs, parallel, set_threads, single_threaded_blas
+from minisam.kernels.threads import n_runs, parallel
 from minisam.nn import BatchLoss, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
@@ -342,7 +343,7 @@ def test_fewer_than_one_thread_is_refused(n):
 )
 def test_omp_num_threads_is_the_default(limit, expected, monkeypatch):
     """Of several numbers the first is for the outermost level."""
-    monkeypatch.setattr("minisam.kernels.threads._n_threads", None)
+    monkeypatch.setattr("minisam.kernels.cores._n_threads", None)
     monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert get_threads() == (expected or available_cores())
 
@@ -375,6 +376,6 @@ def test_a_slip_of_the_keyboard_starts_no_million_threads(monkeypatch):
         set_threads(1_000_000)
     with pytest.raises(ValueError, match=r"^threads must be at most 256"):
         set_threads(10**31)
-    monkeypatch.setattr(threads, "_n_threads", None)
+    monkeypatch.setattr(cores, "_n_threads", None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1" * 31)
     assert get_threads() == 256

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from minisam.checks import Array, Count, Positive, require
 from minisam.kernels import norm  # in float64: squares of 1e30 leave float32
-from minisam.kernels.threads import single_threaded_blas
+from minisam.kernels.cores import single_threaded_blas
 from minisam.objective import HessianMap
 
 

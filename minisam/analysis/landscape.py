@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minisam.checks import Array, require_finite
-from minisam.kernels.threads import single_threaded_blas
+from minisam.kernels.cores import single_threaded_blas
 from minisam.nn.network import Sequential
 from minisam.objective import Objective
 

@@ -16,7 +16,7 @@ from typing import Any
 from minisam.checks import Count, require
 from minisam.cli.options import Commands, add_command, load_images, place
 from minisam.data import Dataset, load
-from minisam.kernels.threads import available_cores
+from minisam.kernels.cores import available_cores
 from minisam.study.comparison import Repeat, reproduce
 from minisam.study.executors import dask_executor
 from minisam.study.experiments import FULL, PRESETS, Experiment

@@ -1,17 +1,39 @@
-"""The hot loops: plain NumPy twins to read (`reference`), threaded Numba twins to run."""
+"""The hot loops: plain NumPy twins to read (`reference`), threaded Numba twins to run.
 
-from minisam.kernels.channel import channel_affine, channel_sums
-from minisam.kernels.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
-from minisam.kernels.gemm import matmul
-from minisam.kernels.pool import max_pool2d, max_pool2d_grad, max_pool2d_picked
-from minisam.kernels.reference import avg_pool2d, avg_pool2d_grad  # NumPy's loops do for these
-from minisam.kernels.threads import get_threads, set_threads
-from minisam.kernels.vector import adam_update, add_scaled, dot, gd_update, momentum_update, norm, relu, relu_grad
-from minisam.kernels.winograd import set_winograd
+Where Numba cannot be imported the plain twins run: more slowly, in one thread, and a warning says so.
+"""
+
+import warnings
+
+import numpy as np
+
+from minisam.kernels.cores import get_threads, set_threads
+
+try:
+    import numba  # noqa: F401
+except ImportError as error:  # it is not installed, or not made for this NumPy
+    from minisam.kernels.reference import *
+
+    warnings.warn(f"without Numba ({error}) minisam computes in plain NumPy, slowly and in one thread", stacklevel=2)
+
+    def compile_all(dtype: np.dtype) -> None:
+        """Nothing is to be compiled."""
+
+    def set_winograd(allowed: bool) -> None:
+        """There is one way to compute a convolution."""
+else:
+    from minisam.kernels.channel import channel_affine, channel_sums
+    from minisam.kernels.compiled import compile_all
+    from minisam.kernels.conv import conv2d, conv2d_input_grad, conv2d_weight_grad
+    from minisam.kernels.gemm import matmul
+    from minisam.kernels.pool import max_pool2d, max_pool2d_grad, max_pool2d_picked
+    from minisam.kernels.reference import avg_pool2d, avg_pool2d_grad  # NumPy's loops do for these
+    from minisam.kernels.vector import adam_update, add_scaled, dot, gd_update, momentum_update, norm, relu, relu_grad
+    from minisam.kernels.winograd import set_winograd
 
 __all__ = [
-    "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "channel_affine", "channel_sums", "conv2d",
-    "conv2d_input_grad", "conv2d_weight_grad", "dot", "gd_update", "get_threads", "matmul", "max_pool2d",
+    "adam_update", "add_scaled", "avg_pool2d", "avg_pool2d_grad", "channel_affine", "channel_sums", "compile_all",
+    "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "dot", "gd_update", "get_threads", "matmul", "max_pool2d",
     "max_pool2d_grad", "max_pool2d_picked", "momentum_update", "norm", "relu", "relu_grad", "set_threads",
     "set_winograd",
 ]  # fmt: skip

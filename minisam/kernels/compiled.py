@@ -7,10 +7,9 @@ NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through the
 """
 
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numba
 import numpy as np
 from numba.core.sigutils import normalize_signature
 
+from minisam.interrupts import uninterrupted
 from minisam.kernels import team
 
 _planted = os.path.isfile(getattr(numba.core.config, "_config_fname", ""))  # a file in the current folder, whoever put
@@ -124,26 +124,6 @@ def compile_all(dtype: np.dtype) -> None:
                     bar.update()
                 else:
                     bar.total -= 1  # loading is no work to show
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A context in which Ctrl-C and SIGTERM wait for its end."""
-    came: list[int] = []
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # the others hear no signals
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if None in before.values():  # a handler that is not Python's, and could not be put back
-        before = {}
-    try:
-        for number in before:
-            signal.signal(number, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def dense(x: np.ndarray) -> np.ndarray:

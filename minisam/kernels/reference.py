@@ -5,6 +5,8 @@ Same names and signatures as the fast twins in `gemm`, `tile`, `conv` (which han
 written into `out`, which the caller allocates. Images are NHWC: x[n, row, column, channel]. A
 convolution's weight is (kH, kW, C_in, C_out). PyTorch's NCHW and OIHW are one transpose away:
 x.transpose(0, 3, 1, 2) and W.transpose(3, 2, 0, 1).
+
+Without Numba these are minisam's kernels.
 """
 
 import numpy as np

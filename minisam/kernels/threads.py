@@ -2,68 +2,23 @@
 
 A network's step is a chain of short loops over runs: some rows of a matrix, some images of a
 batch. The runs follow from the shapes alone, each is computed by one thread, and partial sums are
-added in their order. So the result has the same bits on one thread and on sixteen. Where NumPy's own
-matrix products stand between kernels, as in a layer that you write, BLAS must not start threads of its
-own: two pools on the same cores wait for each other.
+added in their order. So the result has the same bits on one thread and on sixteen.
 """
 
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
 from typing import Any
 
 import numba
-from threadpoolctl import ThreadpoolController
 
-from minisam.checks import Array, Count, require
+from minisam.checks import Array
 from minisam.kernels.compiled import Kernel, MachineCode, compiling
+from minisam.kernels.cores import blas_lock, get_threads
 from minisam.kernels.team import BOARD, MOST_RUNS, help_out, new_board
 
-MOST_THREADS = 256  # a slip of the keyboard should not start a million
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use.
-
-    >>> available_cores() >= 1
-    True
-    """
-    # on Linux, taskset or a batch system may have restricted us
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_n_threads: int | None = None
 _local = threading.local()
-
-
-def get_threads() -> int:
-    """Threads that the kernels use: from `set_threads`, otherwise OMP_NUM_THREADS, otherwise all available cores."""
-    return _n_threads or _threads_by_default(os.environ.get("OMP_NUM_THREADS", ""))
-
-
-@cache
-def _threads_by_default(limits: str) -> int:
-    limit = limits.split(",")[0][:9]  # the outermost level's
-    return min(int(limit), MOST_THREADS) if limit.isdecimal() and int(limit) > 0 else available_cores()
-
-
-def set_threads(n: int) -> None:
-    """Let the kernels use n threads. Results do not depend on it, to the last bit.
-
-    Raises:
-        ValueError: n < 1, or n above MOST_THREADS.
-
-    >>> set_threads(2); get_threads()
-    2
-    """
-    global _n_threads
-    require("threads", n, Count)
-    if n > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS}, got {n}")
-    _n_threads = n
 
 
 class _Pool:
@@ -85,7 +40,7 @@ class _Pool:
         while not self.dismissed:
             _help_out.run(self.board, thread)
             self.asleep.append(awake)
-            if self.free.locked() or self.dismissed:  # by one that may not have seen this helper fall asleep
+            if self.free.locked() or self.dismissed:  # who may not have seen this helper fall asleep
                 self.wake()
             awake.acquire()
 
@@ -118,44 +73,6 @@ def _current_pool() -> _Pool:
     return _pool
 
 
-@cache
-def _blas_libraries() -> list:
-    return ThreadpoolController().select(user_api="blas").lib_controllers
-
-
-_blas_lock = threading.Lock()
-_blas_callers = 0
-_blas_threads: list[int] = []  # before the first caller
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """A context in which BLAS starts no threads of its own; when the last caller leaves, the old limit returns."""
-    global _blas_callers, _blas_threads
-    with _blas_lock:
-        if _blas_callers == 0:
-            _blas_threads = [library.num_threads for library in _blas_libraries()]
-            _limit_blas([1] * len(_blas_threads))
-        _blas_callers += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_callers -= 1
-            if _blas_callers == 0:
-                _limit_blas(_blas_threads)
-
-
-def _limit_blas(n_threads: list[int]) -> None:
-    for library, n in zip(_blas_libraries(), n_threads, strict=True):
-        # Newer threadpoolctl obeys only the first thread that set a limit; here callers on any thread
-        # agree under a lock.
-        release = getattr(library, "clear_controlling_thread", lambda force: None)
-        release(force=True)
-        library.set_num_threads(n)
-        release(force=True)
-
-
 def _before_fork() -> None:
     for lock in _LOCKS:
         lock.acquire()
@@ -173,7 +90,7 @@ def _after_fork_in_child() -> None:
 
 
 # What another thread holds while a process forks is held in the child forever: wait for it.
-_LOCKS = (compiling, _changing_pool, _blas_lock)
+_LOCKS = (compiling, _changing_pool, blas_lock)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 

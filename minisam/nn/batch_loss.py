@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from minisam.checks import Array, Count, require
-from minisam.kernels.threads import single_threaded_blas
+from minisam.kernels.cores import single_threaded_blas
 from minisam.nn.env import Env
 from minisam.nn.losses import Loss, SoftmaxCrossEntropy
 from minisam.nn.network import Sequential

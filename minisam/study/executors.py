@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from minisam.interrupts import uninterrupted
 from minisam.kernels import get_threads, set_threads
-from minisam.kernels.compiled import uninterrupted
 from minisam.training.files import reason
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from minisam.checks import Count, require
 from minisam.data import Dataset
-from minisam.kernels.compiled import compile_all
+from minisam.kernels import compile_all
 from minisam.study.executors import local_pool
 from minisam.study.store import Store
 from minisam.study.tasks import Outcome, Task, work

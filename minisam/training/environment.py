@@ -8,12 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 import minisam
 from minisam.kernels import get_threads
-from minisam.kernels.threads import available_cores
+from minisam.kernels.cores import available_cores
 from minisam.training.files import brief
 
 THREADING = ("cores", "threads")  # no result depends on these
@@ -60,6 +59,7 @@ def environment() -> dict[str, Any]:
     blas: Any = np.show_config(mode="dicts")  # NumPy's own: other libraries may have loaded another
     blas = blas["Build Dependencies"]["blas"]
     facts = {"minisam": minisam.__version__, "python": sys.version.split()[0], "numpy": np.__version__}
-    facts |= {"numba": numba.__version__, "blas": f"{blas['name']} {blas['version']}", "cpu": _cpu_model()}
+    numba = getattr(sys.modules.get("numba"), "__version__", "none")  # without it the kernels are plain NumPy
+    facts |= {"numba": numba, "blas": f"{blas['name']} {blas['version']}", "cpu": _cpu_model()}
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     return facts | {"cores": available_cores(), "threads": get_threads()}

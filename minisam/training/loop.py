@@ -12,7 +12,7 @@ from tqdm import tqdm
 from minisam.analysis.diagnostics import Recorded, diagnose, mean_diagnosis
 from minisam.checks import Array
 from minisam.data import Batches, Dataset, Normalisation, redraw_labels
-from minisam.kernels.compiled import compile_all
+from minisam.kernels import compile_all
 from minisam.nn import BatchLoss, BatchNorm, Env, Sequential, SoftmaxCrossEntropy, build
 from minisam.objective import Mean, Objective, Penalised
 from minisam.optim import value_at
