@@ -404,6 +404,7 @@ def test_hostile_pickle_does_nothing(tmp_path, payload, message, file):
         (b"\x82\x01.", "extension"),  # EXT1: a function from the registry of short codes
         (b"Pname\n.", "persistent"),
         (b"\x80\x02\x8e" + b"\xff" * 7 + b"\x3f" + b".", "refused"),  # 4 EB of bytes
+        (b"Np2305843009213693951\n.", "it would remember 2305843009213693951 things"),  # whose hash is that of 0
         (b"Nr\xff\xff\xff\x7f.", "refused"),  # memo entry 2³¹, 16 GB in C's table
         (pickle.dumps({"data": np.array([None, len], object), "labels": [0, 1]}, 2), "len"),
         (pickle.dumps({"data": np.array([None, 1], object), "labels": [0, 1]}, 2), "dtype 'O8'"),

@@ -322,7 +322,7 @@ def test_data_lists_what_is_there(archive, capsys):
         ("reproduce --out file/sub", "file/sub"),
         ("reproduce --preset cifar100 --dataset cifar10", "cifar100 needs cifar100, got --dataset cifar10"),
         ("evaluate missing.npz", "missing.npz"),
-        ("evaluate file", "file is damaged, or not an .npz file"),
+        ("evaluate file", "file is damaged, or no .npz file"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow, when the loss diverges

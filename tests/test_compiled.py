@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 
+import minisam
 from minisam.kernels import compiled
 from minisam.kernels.threads import parallel
 
@@ -131,17 +132,23 @@ def test_a_kernel_on_disk_is_out_of_date_when_any_file_of_kernels_changes():
 
 
 @jit
-def test_a_file_in_the_current_folder_does_not_say_where_machine_code_comes_from(tmp_path):
-    """Numba reads it, if PyYAML is there, and would load pickles from the folder that it names."""
-    pytest.importorskip("yaml", reason="without PyYAML Numba reads no such file")
-    (tmp_path / ".numba_config.yaml").write_text("cache_dir: planted\ncpu_name: planted\nboundscheck: 1\n")
-    code = "from minisam.kernels import compiled; from numba import config as c; from numba.core.config import *\n"
+def test_a_file_in_the_current_folder_does_not_say_what_numba_reads_and_writes(tmp_path):
+    """Numba would write events to one path, while it is imported, and load pickles from another."""
+    (tmp_path / "events").write_text("precious")
+    (tmp_path / ".numba_config.yaml").touch()
+    planted = {"chrome_trace": "events", "cache_dir": "planted", "cpu_name": "planted", "boundscheck": "1"}
+    (tmp_path / "yaml.py").write_text(f"def safe_load(file):\n    return {planted}\n")
+    code = "from minisam import kernels; from numba import config as c; from numba.core.config import *\n"
     for reload in ("", "reload_config()"):  # as the compiler does
-        code += f"{reload}\nprint(c.CACHE_DIR, c.CPU_NAME, c.BOUNDSCHECK)\n"
+        code += f"{reload}\nprint(c.CHROME_TRACE, c.CACHE_DIR, c.CPU_NAME, c.BOUNDSCHECK)\n"
+    code += "import yaml; print(yaml.safe_load(None)['cpu_name'])"  # of which others have a use
     environ = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environ["NUMBA_BOUNDSCHECK"] = "0"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
-    assert done.stdout == " None 0\n" * 2
+    environ["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(minisam.__file__).parents[1])])
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.stdout == "  None 0\n" * 2 + "planted\n", done.stderr
+    assert (tmp_path / "events").read_text() == "precious"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

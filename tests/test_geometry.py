@@ -238,6 +238,28 @@ def test_toys_that_could_not_be_kept_are_not_drawn(capsys, monkeypatch):
     assert f"can't write to output folder {Path('file/t')}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        ("toy --out .", "toy.png"),
+        ("toy --out .", "toy.gif"),
+        ("sharpness {sam} --out .", "sharpness.json"),
+        ("sharpness {sam} --out .", "sharpness.png"),
+        ("landscape {sam} --out .", "landscape-random.png"),
+        ("landscape {sam} --line --out .", "line-random.png"),
+        ("landscape {sam} {other} --out .", "line.png"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_replaced(trained, words, output, capsys):
+    (trained / "other.npz").write_bytes((trained / "sam.npz").read_bytes())
+    words = words.format(sam=trained / "sam.npz", other=trained / "other.npz").split()
+    for make in (lambda file: file.write_text("mine"), lambda file: (file.unlink(), file.mkdir())):
+        make(Path(output))
+        assert main([*words, *(IMAGES if words[0] != "toy" else [])]) == 1
+        assert re.search(rf"error: .*{output}\b.*: choose another --out", capsys.readouterr().err)
+        assert [file.name for file in Path().iterdir()] == [output]
+
+
 def test_train_keeps_its_path(capsys):
     words = ["train", "--dataset", "synthetic", "--n-train", "100", "--epochs", "2", "--path", "p.npz"]
     assert main(words) == 0
@@ -262,7 +284,7 @@ def test_train_keeps_its_path(capsys):
         ("landscape {sam} --along path --path foreign.npz", "foreign.npz holds no thetas, but theta$"),
         ("landscape {sam} --along path --path names.npz", "names.npz: expected thetas of numbers, got dtype <U1"),
         ("landscape {sam} --along path --path nan.npz", "expected a path of finite weights, got NaN"),
-        ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or not an .npz file"),
+        ("landscape {sam} --along path --path text.npz", "text.npz is damaged, or no .npz file"),
         ("landscape vgg.npz {sam} --line --points 0", "points must be"),
         ("landscape vgg.npz vgg2.npz", "between networks with BatchNorm there are no running statistics"),
         ("landscape {sam} --points 0", "points must be an integer ≥ 2"),

@@ -265,6 +265,9 @@ def test_every_reference_has_a_fast_twin_that_is_tested():
     public = {name for name, _ in functions if not name.startswith("_")} - {"strip"}  # only compiled code can call it
     assert public == set(ARGUMENTS)
     assert public == set(kernels.__all__) - {"compile_all", "get_threads", "set_threads", "set_winograd"}
+    for name in public:
+        parameters = [inspect.signature(getattr(twin, name)).parameters.values() for twin in (kernels, reference)]
+        assert len({tuple((one.name, one.default) for one in twin) for twin in parameters}) == 1
 
 
 @numba.njit

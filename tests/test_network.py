@@ -681,6 +681,12 @@ def test_a_forward_of_ones_own_need_not_apply_the_relu_after_it(rng):
     np.testing.assert_allclose(net.forward(theta, x), np.maximum(-(x @ W + b), 0))
 
 
+def test_running_statistics_are_counted_in_no_memory():
+    """A file may ask for a network of any width, and is refused only afterwards."""
+    width = 1 << 50
+    assert Sequential([BatchNorm(width)], (width,)).n_stats == 2 * width
+
+
 @pytest.mark.skipif("numba" not in sys.modules, reason="plain NumPy cuts nothing into runs")
 @pytest.mark.parametrize(("make", "n", "least"), [(mlp, 150, 4), (cnn, 21, 3)])
 def test_work_is_cut_into_runs_by_shapes_alone(make, n, least, rng, monkeypatch):

@@ -49,6 +49,7 @@ def last_line(text):
 
 REFUSED = {
     "--save m": "--save expected a name ending in .npz, got m: did you mean m.npz",
+    "--save sub/m": "got sub/m: did you mean sub/m.npz",
     "--save m.pth": "--save expected a name ending in .npz, got m.pth",
     "--save .": "--save expected a name ending in .npz, got .",
     "--save folder.npz": "--save expected the name of a file, got the folder folder.npz",
@@ -113,7 +114,7 @@ def test_a_model_is_saved_whatever_becomes_of_the_rest(monkeypatch, capsys):
     assert "SAM(Momentum) on synthetic: test error" in out  # the numbers are not lost either
     assert "Weights of every epoch not saved: [Errno 28] No space left on device: 'p.npz'; Picture" in last_line(err)
     theta = load_model("m.npz").theta
-    assert "the same command with --resume (and --overwrite) goes on from the last of m.checkpoints" in err
+    assert "the same command with --resume --save m.npz --overwrite goes on from m.checkpoints" in err
     assert main([*TRAIN, *outputs, "--resume", "--overwrite"]) == 0
     assert "resumed after epoch 2" in capsys.readouterr().err
     assert np.array_equal(load_model("m.npz").theta, theta)
@@ -362,7 +363,10 @@ def test_ctrl_c_while_a_model_is_saved_says_how_to_go_on_too(monkeypatch, capsys
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    for name, more in (("save_model", ""), ("write_arrays", " (and --overwrite)")):  # when there is a model already
+    for name, more in (
+        ("save_model", ""),
+        ("write_arrays", " --save m.npz --overwrite"),
+    ):  # when there is a model already
         with monkeypatch.context() as patch:
             patch.setattr(f"minisam.cli.train.{name}", interrupted)
             assert main([*TRAIN, "--save", "m.npz", "--path", "p.npz", "--resume"]) == 130
@@ -638,11 +642,26 @@ def test_an_array_of_nothing_takes_no_memory():
 
 def test_a_huge_file_is_not_read(monkeypatch, capsys):
     monkeypatch.setattr("minisam.training.files.LARGEST", 1000)
-    Path("m.npz").write_bytes(bytes(1000))
-    assert read_bytes(Path("m.npz")) == bytes(1000)  # exactly as much is not too much
+    Path("m.npz").write_bytes(b"PK" + bytes(998))
+    assert read_bytes(Path("m.npz"), ".npz") == b"PK" + bytes(998)  # exactly as much is not too much
     Path("m.npz").write_bytes(bytes(1001))
     assert main(["evaluate", "m.npz"]) == 1
     assert "expected a file of at most 1,000 bytes, got m.npz with 1,001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["evaluate r.npz", "reproduce --from r.json"])
+def test_holes_do_not_fill_the_memory(words, capsys):
+    """They take no room on disk."""
+    file = Path(words.split()[-1])
+    file.touch()
+    os.truncate(file, 1 << 32)
+    tracemalloc.start()
+    try:
+        assert main(words.split()) == 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    assert f"{file} is damaged, or no {file.suffix} file" in capsys.readouterr().err
 
 
 def test_what_is_too_large_to_be_read_is_not_written(monkeypatch, capsys):
@@ -687,7 +706,7 @@ def test_parts_of_one_name_are_refused(capsys):
         for _ in range(2):
             archive.writestr("theta.npy", b"")
     assert main(["evaluate", "m.npz"]) == 1
-    assert "m.npz is damaged, or not an .npz file" in capsys.readouterr().err
+    assert "m.npz is damaged, or no .npz file" in capsys.readouterr().err
 
 
 def test_texts_and_numbers_at_their_bounds_are_whole():

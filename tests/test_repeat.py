@@ -90,6 +90,7 @@ def geometry(change):
         ("quick", geometry(lambda found: found["eigenvalues"].__setitem__(4, 0.0)), "each geometry must have"),
         ("quick", first_run(test_error=2.0), r"test_error must be in \[0, 1\], got 2.0"),
         ("quick", lambda results: results["runs"][0]["history"][0].update(loss=[1.0]), "loss of epoch 1 must be"),
+        ("quick", lambda results: results["runs"][0]["history"].pop(), "a history of 14 epochs of 15"),
         ("quick", first_run(history={"epoch": 1}), r"damaged \(string indices must be"),
         ("quick", geometry(lambda found: found.update({"x\n\nAll runs gave the same": 1})), "can't be printed"),
         ("quick", lambda results: results.update(runs=results["runs"] * 257), "10,023 runs, more than 10,000"),

@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, data, damaged, monkeypatc
     resumed = train(TINY, data, checkpoints=checkpoints)
     assert resumed.theta.tobytes() == train(TINY, data).theta.tobytes()
     message = capsys.readouterr().err
-    assert "epoch-0003.npz is damaged, or not an .npz file: passed over" in message
+    assert "epoch-0003.npz is damaged, or no .npz file: passed over" in message
     assert ("resumed after epoch 2" in message) == (damaged == 1)
     names = {"epoch-0003.npz", "epoch-0004.npz"} | {f"{path.name}.damaged" for path in (newest, older)[:damaged]}
     assert {path.name for path in checkpoints.folder.iterdir()} == names

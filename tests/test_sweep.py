@@ -230,6 +230,31 @@ def test_a_damaged_run_is_done_again(tmp_path, dataset, expected, damage, counte
     assert re.search(rf"{path.name} .*: the run is done again", capsys.readouterr().err)
 
 
+def test_a_folder_in_the_place_of_a_run_is_refused_before_any_training(tmp_path, dataset, counted):
+    """No file could take its place afterwards."""
+    task = Task(CONFIGS[2], 0, 0, dataset.name, 64, 40, dataset.checksum)
+    (tmp_path / f"{task.name}.npz" / "x").mkdir(parents=True)
+    with pytest.raises(OSError, match=rf"expected a kept run, or nothing, got the folder .*{task.name}.npz: remove it"):
+        run_all(CONFIGS, dataset, folder=tmp_path)
+    assert counted == []
+
+
+@pytest.mark.parametrize("name", ["evaluate_every", "images"])
+def test_numbers_of_a_sweep_are_checked_before_any_training(dataset, counted, name):
+    for number in (-1, 1.5):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer ≥ 0, got {number}"):
+            run_all(CONFIGS, dataset, **{name: number})
+    assert counted == []
+
+
+def test_a_history_is_counted_before_it_is_looked_at(dataset, expected):
+    """A file may ask for any number of epochs."""
+    config, outcome = replace(TINY, epochs=1 << 40), expected[0]
+    task = Task(config, 0, 0, dataset.name, 64, 40, dataset.checksum)
+    with pytest.raises(ValueError, match=r"^a history of 2 epochs$"):
+        require_outcome(task, outcome._replace(record=outcome.record | {"config": config.record()}), dataset)
+
+
 def test_an_exchanged_file_is_not_believed(tmp_path, dataset, expected, counted):
     run_all(CONFIGS, dataset, folder=tmp_path)
     one, two = tmp_path.glob("mlp-[sa]*.npz")

@@ -386,6 +386,18 @@ def test_a_loaded_model_is_the_saved_one(tmp_path, model, data):
     expected = np.mean(model.net.predict(model.theta, data.x_test, stats=model.stats) != data.y_test)
     assert loaded.test_error(dataset) == expected
     assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
+    with pytest.raises(TypeError, match="expected images as data sets have them, uint8, got float32"):
+        model.test_error(data)  # which are normalised already
+
+
+def test_each_image_costs_sam_two_gradients():
+    run = train(Config(optimizer="sam", batch_size=1, epochs=1), Prepared.of(synthetic(3, 1)))
+    assert run.gradient_evaluations == 6
+
+
+def test_a_data_set_must_be_prepared():
+    with pytest.raises(TypeError, match=r"^expected data as Prepared.of\(dataset\), got Dataset$"):
+        train(Config(epochs=1), synthetic(100, 50))
 
 
 def test_other_classes_are_refused(model):

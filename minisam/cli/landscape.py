@@ -12,7 +12,7 @@ import numpy as np
 
 from minisam.analysis.landscape import line
 from minisam.checks import Array, Positive, require
-from minisam.cli.options import Commands, add_command, add_examination, load_models, place
+from minisam.cli.options import Commands, add_command, add_examination, load_models, place, require_replaceable
 from minisam.data import Dataset
 from minisam.objective import Objective
 from minisam.study import geometry
@@ -92,6 +92,7 @@ def _plane(args: argparse.Namespace, models: Models, dataset: Dataset) -> None:
     path = None if args.path is None else geometry.load_arrays(args.path, "thetas")["thetas"]
     if path is not None and path.shape[1:] == model.theta.shape and not (path == model.theta).all(axis=1).any():
         raise ValueError(f"{args.path} has the path of another training: {args.models[0]} is not on it")
+    require_replaceable(args.out, f"landscape-{args.along}.png")
     file = args.out / f"landscape-{args.along}.npz"  # written row by row
     found = geometry.landscape(model, loss, args.along, args.points, args.radius, file, path)
     figure = geometry_plots.landscape(found, args.along, f"{model.config.label} on {dataset.name}")
@@ -113,7 +114,8 @@ def _line_between(args: argparse.Namespace, models: Models, dataset: Dataset) ->
 
 
 def _require_own(args: argparse.Namespace, name: str) -> None:
-    """Raise ValueError if something else would be replaced, such as a model, than the numbers of earlier curves."""
+    """Raise an error if something else would be replaced, such as a model, than the numbers of earlier curves."""
+    require_replaceable(args.out, f"{name}.png")
     if (file := args.out / f"{name}.npz").exists():
         geometry.load_arrays(file, "losses")
 

@@ -15,7 +15,7 @@ from minisam.data import DATASETS, Dataset, load
 from minisam.data.shapes import WARNING
 from minisam.kernels import get_threads
 from minisam.training import Model, load_model
-from minisam.training.files import require_writable
+from minisam.training.files import read_bytes, require_writable
 
 
 def place(text: str) -> Path:
@@ -39,6 +39,16 @@ def add_command(
         parser.add_argument("--data-dir", type=place, metavar="DIR", help=text)
     parser.set_defaults(run=run)
     return parser
+
+
+def require_replaceable(folder: Path, *names: str) -> None:
+    """Raise FileExistsError if something would be replaced that has an output's name, but is of another kind."""
+    for file in (folder / name for name in names):
+        if os.path.lexists(file):
+            try:
+                read_bytes(file, file.suffix)
+            except ValueError as error:
+                raise FileExistsError(f"{error}: choose another --out") from error
 
 
 def load_images(args: argparse.Namespace) -> Dataset:

@@ -94,7 +94,7 @@ def _require_own_results(folder: Path, part: str, experiment: Experiment, datase
     file, report = folder / "results.json", folder / "report.html"
     if file.exists():
         try:
-            found = parse_json(read_bytes(file))
+            found = parse_json(read_bytes(file, ".json"))
             held = found["config"] | {"images": found["dataset"]["checksum"]}
         except (ValueError, LookupError, TypeError) as error:
             raise FileExistsError(f"{file} is not minisam's, or it is damaged: choose another --out") from error

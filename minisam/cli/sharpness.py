@@ -8,7 +8,7 @@ eigenvalues go to sharpness.json and sharpness.png.
 import argparse
 
 from minisam.checks import Positive, require
-from minisam.cli.options import Commands, add_command, add_examination, load_models, place
+from minisam.cli.options import Commands, add_command, add_examination, load_models, place, require_replaceable
 from minisam.study import geometry
 
 
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     for name, number in {"rho": args.rho, "eta": args.eta}.items():
         require(name, number, Positive | None)
     models, dataset = load_models(args)
+    require_replaceable(args.out, "sharpness.json", "sharpness.png")
     found = {}
     for name, model in models.items():
         objective = geometry.training_loss(model, dataset.x_train, dataset.y_train)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from minisam.checks import NonNegative, Positive, require
-from minisam.cli.options import Commands, add_command, place
+from minisam.cli.options import Commands, add_command, place, require_replaceable
 from minisam.training.files import replacing, require_writable
 
 
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> None:
     require("lr", args.lr, Positive)
     require("rho", args.rho, NonNegative)
     require_writable(args.out)
+    require_replaceable(args.out, "toy.png", "toy.gif")
     races = toy_plots.races(args.lr, args.rho)
     plots.save(args.out / "toy.png", toy_plots.toys(races))
     with replacing(args.out / "toy.gif") as file:

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
             raise Diverged(f"{error}; the network of before is kept in {kept[0]}; {again}") from error
         except (KeyboardInterrupt, MemoryError):
             if kept := checkpoints.paths():
-                more = " (and --overwrite)" if os.path.lexists(file) else ""
+                more = f" --save {file} --overwrite" if os.path.lexists(file) else ""
                 say(f"kept: {kept[0]}; the same command with --resume{more} goes on from there")
             raise
         print(f"{config.label} on {dataset.name}: test error {done.test_error:.2%}, train error", end=" ")
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         if args.diagnostics:
             _print_diagnostics(done.history)
         if failures:
-            cure = f"the same command with --resume (and --overwrite) goes on from the last of {checkpoints.folder}"
+            cure = f"the same command with --resume --save {file} --overwrite goes on from {checkpoints.folder}"
             raise OSError("; ".join([*failures, cure] if checkpoints.paths() else failures))
         checkpoints.delete()
 
@@ -124,7 +124,7 @@ def _require_places(args: argparse.Namespace) -> None:
             continue
         if file.suffix.lower() not in endings:
             name = "model" if file.name.lower() in endings else file.name
-            hint = "" if file.suffix or not file.name else f": did you mean {name}{endings[0]}?"
+            hint = "" if file.suffix or not file.name else f": did you mean {file.with_name(name + endings[0])}?"
             raise ValueError(f"{option} expected a name ending in {' or '.join(endings)}, got {file}{hint}")
         if any(folder.suffix == ".checkpoints" for folder in file.resolve().parents):
             raise ValueError(f"{option} expected another folder: files in {file.parent} come and go")

@@ -171,11 +171,19 @@ class _PlainUnpickler(pickle._Unpickler):
             found[key] = value
         self.append(found)  # type: ignore[attr-defined]
 
+    def load_put(self: Any) -> None:
+        """Any number would become a key of a dictionary, and some share their hash."""
+        place = int(self.readline())
+        if not 0 <= place < MOST:
+            raise pickle.UnpicklingError(f"it would remember {place} things")
+        self.memo[place] = self.stack[-1]
+
     # It, too, would allocate a bytearray before reading one. Read as bytes, none is longer than the file.
     dispatch: ClassVar = pickle._Unpickler.dispatch | {
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
         pickle.EMPTY_DICT[0]: lambda self: self.append(_Named()),
         pickle.DICT[0]: load_dictionary,
+        pickle.PUT[0]: load_put,
     }
     for _sets in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
         del dispatch[_sets[0]]

@@ -3,14 +3,34 @@
 Where Numba cannot be imported the plain twins run: more slowly, in one thread, and a warning says so.
 """
 
+import sys
 import warnings
 
 import numpy as np
 
 from minisam.kernels.cores import get_threads, set_threads
 
+
+def _import_numba() -> None:
+    """Import it as if there were no .numba_config.yaml in the current folder.
+
+    Whoever put one there could say which files Numba writes, and where it finds machine code.
+    """
+    yaml, sys.modules["yaml"] = sys.modules.get("yaml"), None  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():  # Numba would ask for PyYAML
+            warnings.simplefilter("ignore")
+            import numba
+
+        numba.core.config._config_fname = ""  # the compiler would look for the file again
+    finally:
+        del sys.modules["yaml"]
+        if yaml:
+            sys.modules["yaml"] = yaml
+
+
 try:
-    import numba  # noqa: F401
+    _import_numba()
 except ImportError as error:  # it is not installed, or not made for this NumPy
     from minisam.kernels.reference import *
 

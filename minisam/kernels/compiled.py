@@ -6,7 +6,6 @@ parts. The first use with a type compiles (or loads from Numba's disk cache) all
 NUMBA_DISABLE_JIT=1 the plain functions run, and a debugger can step through them.
 """
 
-import os
 import threading
 from collections.abc import Callable, Set
 from contextlib import suppress
@@ -19,11 +18,6 @@ from numba.core.sigutils import normalize_signature
 
 from minisam.interrupts import uninterrupted
 from minisam.kernels import team
-
-_planted = os.path.isfile(getattr(numba.core.config, "_config_fname", ""))  # a file in the current folder, whoever put
-numba.core.config._config_fname = ""  # it there, is not to say where machine code comes from, nor for which processor
-if _planted:
-    numba.core.config._env_reloader.reset()  # to what the environment says
 
 _kernels: list["Kernel"] = []
 compiling = threading.Lock()  # held by the thread that compiles

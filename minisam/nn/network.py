@@ -55,7 +55,7 @@ class Sequential:
         ends = np.cumsum([0, *sizes]).tolist()
         self.slices = [slice(a, b) for a, b in itertools.pairwise(ends)]  # of theta, one per layer
         self.n_params: int = ends[-1]
-        self.n_stats = len(self.init_stats())  # BatchNorm's running statistics
+        self.n_stats = sum(map(len, self.chain.init_stats(np.float32)))  # BatchNorm's running statistics
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> Array:
         """A new theta (P,): W ~ N(0, 2 / fan_in) and b = 0 (He et al. 2015), layer by layer."""

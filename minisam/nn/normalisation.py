@@ -37,7 +37,7 @@ class BatchNorm(Rectifying):
         return {"gamma": (self.channels,), "beta": (self.channels,)}
 
     def init_stats(self, dtype):
-        return [np.zeros(self.channels, dtype), np.ones(self.channels, dtype)]  # μ, σ²
+        return [np.broadcast_to(np.array(value, dtype), self.channels) for value in (0, 1)]  # μ and σ², in no memory
 
     def init(self, params, rng):
         params[0][...], params[1][...] = 1, 0

@@ -86,7 +86,7 @@ class Repeat(NamedTuple):
             OSError: it can't be read.
             Damaged: it is not a results.json, or it is damaged.
         """
-        raw = read_bytes(path)
+        raw = read_bytes(path, ".json")
         try:
             before = parse_json(raw)
             if len(before["runs"]) > MOST:
@@ -94,6 +94,8 @@ class Repeat(NamedTuple):
             repeat = cls(before, Experiment.of(before), f"{_folder_name(before['config']['preset'])}-again")
             for run in before["runs"]:
                 require_numbers(run)
+                if len(run["history"]) != run["config"]["epochs"]:
+                    raise ValueError(f"a history of {len(run['history'])} epochs of {run['config']['epochs']}")
                 require_geometry(run["geometry"])
             if not isinstance(before["environment"], dict):
                 raise ValueError(f"environment must be a record, got {type(before['environment']).__name__}")

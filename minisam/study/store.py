@@ -48,8 +48,14 @@ class Store:
                 delete_leftovers(folder)
 
     def load(self, task: Task, dataset: Dataset) -> Outcome | None:
-        """The kept outcome of a task on its data; None if there is none, or (with a message) if its file is damaged."""
+        """The kept outcome of a task on its data; None if there is none, or (with a message) if its file is damaged.
+
+        Raises:
+            OSError: a folder is in its place.
+        """
         path = self.folder / f"{task.name}.npz"
+        if path.is_dir():  # nothing could take its place: better said before the training
+            raise OSError(f"expected a kept run, or nothing, got the folder {path}: remove it")
         try:
             arrays = read_arrays(path)
             about = parse_json(str(arrays["about"]))

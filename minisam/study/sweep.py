@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from minisam.checks import Count, require
+from minisam.checks import Count, Natural, require
 from minisam.data import Dataset
 from minisam.kernels import compile_all
 from minisam.study.executors import local_pool
@@ -33,17 +33,19 @@ def run_all(
 
     At most `jobs` runs are under way at a time: in this process, in that many local ones that share its threads, or
     wherever `executor` takes them. With `images` the curvature and sharpness of each run are measured on that many of
-    the first training images. With a `folder` every finished run is kept there at once, and not done again by the
-    next call; unfinished ones leave checkpoints there, if their worker is on this machine.
+    the first training images, or on all if there are fewer. With a `folder` every finished run is kept there at once,
+    and not done again by the next call; unfinished ones leave checkpoints there, if their worker is on this machine.
 
     A run that diverges does not stop the others: its outcome says so.
 
     Raises:
-        ValueError: jobs < 1.
+        ValueError: jobs < 1, or evaluate_every or images below 0.
         OSError: the folder can't be written, or another process uses it.
         RuntimeError: a worker failed.
     """
     require("jobs", jobs, Count)
+    require("evaluate_every", evaluate_every, Natural)
+    require("images", images, Natural)
     about = (dataset.name, len(dataset.y_train), len(dataset.y_test), dataset.checksum)
     asked = [Task(config, evaluate_every, images, *about) for config in configs]
     todo = dict.fromkeys(asked)  # a config given twice is trained once

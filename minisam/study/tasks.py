@@ -86,6 +86,8 @@ def require_outcome(task: Task, outcome: Outcome, dataset: Dataset) -> None:
     require_numbers(record)
     require("seconds", record["seconds"], NonNegative)
     every, epochs = task.evaluate_every, task.config.epochs
+    if len(record["history"]) != epochs:  # which may be any number
+        raise ValueError(f"a history of {len(record['history'])} epochs")
     looks = [n == epochs or (every > 0 and n % every == 0) for n in range(1, epochs + 1)]
     if ["test_error" in epoch for epoch in record["history"]] != looks:
         raise ValueError("a history of other epochs, or with the test error of others")

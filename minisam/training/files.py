@@ -22,6 +22,7 @@ from minisam.checks import Array
 
 LARGEST = 1 << 32  # bytes that are read of one file
 RESULTS = "minisam-results"  # where files go if no place was named
+STARTS = {".npz": b"PK", ".json": b"{", ".png": b"\x89PNG", ".gif": b"GIF8"}  # how files of a kind begin
 TEMPORARY = ".minisam-{}.tmp"  # the name of a file that is still being written
 
 
@@ -161,12 +162,12 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, kind: str) -> bytes:
     """The contents of a file, which must be a regular one: a device or a pipe might go on for ever.
 
     Raises:
         OSError: it can't be read.
-        Damaged: it is not a regular file.
+        Damaged: it is not a regular file, or not one of this kind, which is one of STARTS.
         ValueError: it is larger than LARGEST.
     """
     if path.is_symlink() and not path.exists():
@@ -177,7 +178,9 @@ def read_bytes(path: Path) -> bytes:
     if about.st_size > LARGEST:
         raise ValueError(f"expected a file of at most {LARGEST:,} bytes, got {path} with {about.st_size:,}")
     with path.open("rb") as file:
-        return file.read(about.st_size)
+        if file.read(len(STARTS[kind])) != STARTS[kind]:  # before a sparse file fills the memory
+            raise Damaged(f"{path} is damaged, or no {kind} file")
+        return STARTS[kind] + file.read(about.st_size)
 
 
 class _Archive(zipfile.ZipFile):
@@ -193,7 +196,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         OSError: the file can't be read.
         Damaged: it is not an .npz file, or not whole, or compressed: then it could be of any size.
     """
-    raw = read_bytes(path)
+    raw = read_bytes(path, ".npz")
     try:
         with _Archive(io.BytesIO(raw)) as archive:
             members = archive.infolist()
@@ -207,7 +210,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     except Damaged:
         raise
     except Exception as error:  # a damaged archive can fail in any way
-        raise Damaged(f"{path} is damaged, or not an .npz file") from error
+        raise Damaged(f"{path} is damaged, or no .npz file") from error
 
 
 def _array(raw: bytes) -> Array:

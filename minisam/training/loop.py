@@ -85,9 +85,12 @@ def train(
 
     Raises:
         OSError: a checkpoint can't be read. (One that can't be written is reported, and the training goes on.)
+        TypeError: data that are not Prepared.
         ValueError: a batch larger than the data, a checkpoint of another run.
         Diverged: a loss that is NaN or infinite; the text says at which step and what to try.
     """
+    if not isinstance(data, Prepared):
+        raise TypeError(f"expected data as Prepared.of(dataset), got {type(data).__name__}")
     net = network(config, data)
     labels = redraw_labels(data.y_train, config.noise, len(data.classes), config.seed)
     batches = Batches(data.x_train, labels, config.batch_size, config.seed, config.augment)

@@ -45,7 +45,13 @@ class Model:
     normalise: Normalisation
 
     def predict(self, images: Array) -> Array:
-        """The class (N,) int64 of each uint8 image (N, H, W, C)."""
+        """The class (N,) int64 of each uint8 image (N, H, W, C).
+
+        Raises:
+            TypeError: images that are not uint8, such as normalised ones.
+        """
+        if images.dtype != np.uint8:
+            raise TypeError(f"expected images as data sets have them, uint8, got {images.dtype}")
         return self.net.predict(self.theta, self.normalise(images), stats=self.stats)
 
     def require_classes(self, dataset: Dataset) -> None:
