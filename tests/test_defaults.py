@@ -112,7 +112,7 @@ OPTIONS = {
     "landscape m.npz": EXAMINATION
     | {"line": False, "along": None, "path": None, "points": 51, "radius": None}
     | {"out": "minisam-results/landscape"},
-    "toy": {"threads": None, "out": "minisam-results/toy", "lr": 0.004, "rho": 0.8},
+    "toy": {"threads": None, "out": "minisam-results/toy", "lr": 0.004, "rho": 0.8, "html": False},
     "data": {"threads": None, "data_dir": None, "fetch": None},
     "reproduce": {"threads": None, "dataset": None, "data_dir": None, "preset": None, "before": None, "out": None}
     | {"seeds": None, "jobs": None, "dask": None},
