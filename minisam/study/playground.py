@@ -23,13 +23,9 @@ def settings(races: Sequence[Race]) -> dict[str, Any]:
     """What the page is about: surfaces with their starts and rates, and how each method is drawn."""
     surfaces = []
     for (key, minima), race in zip(MINIMA.items(), races, strict=True):
-        racers = race.racers
-        rates = {
-            "lr": racers["GD"].lr,
-            "momentum": racers["Momentum"].momentum if "Momentum" in racers else Momentum.momentum,
-            "rho": racers["SAM"].rho if "SAM" in racers else SAM.rho,
-            "adam": ADAM_LR,
-        }
+        rates = {"lr": vars(race.racers["GD"])["lr"], "momentum": Momentum.momentum, "rho": SAM.rho, "adam": ADAM_LR}
+        for racer in race.racers.values():
+            rates |= {name: value for name, value in vars(racer).items() if name in ("momentum", "rho")}
         about = {"key": key, "title": race.title.partition(" (")[0], "start": race.start, "extent": race.extent}
         shape = {name: np.asarray(value).tolist() for name, value in vars(race.surface).items()}
         surfaces.append(about | {"minima": minima, "rates": rates, "kind": type(race.surface).__name__} | shape)
@@ -42,7 +38,7 @@ def page(races: Sequence[Race]) -> str:
     """The page. It may run its own script and look as it does, and load nothing: its policy names their hashes."""
     style, *scripts = (
         (TEMPLATES / name).read_text(encoding="utf-8")
-        for name in ("playground.css", "descent.js", "drawing.js", "playground.js")
+        for name in ("playground.css", "descent.js", "playground.js", "drawing.js")
     )
     parts = {"style": style, "script": "\n".join(scripts)}
     parts |= {f"{name}_hash": _hash(text) for name, text in parts.items()}

@@ -1,9 +1,10 @@
 // The map and what is drawn on it: levels of the loss, axes, paths, and SAM's triangles.
 
 const drawing = (() => {
-  const MARGIN = { left: 46, right: 6, top: 6, bottom: 40 }; // of the plot, in CSS pixels, for the axes
+  const MARGIN = { left: 46, right: 6, top: 6, bottom: 30 }; // of the plot, in CSS pixels, for the axes
   const FLOOR = 0.01; // the lowest level of loss that is drawn
   const LEVELS = 4; // to a power of ten
+  const GRID = 3; // pixels between the points where the loss is computed for them
   const pen = map.getContext("2d");
   let colours = {}; // of the page, light or dark
   let view = {}; // where the plot is: its place in CSS pixels, and θ at its corner
@@ -33,31 +34,45 @@ const drawing = (() => {
     view = { width, height, scale, corner };
   };
   const theta = (x, y) => [view.corner[0] + (x - MARGIN.left) / view.scale, view.corner[1] - (y - MARGIN.top) / view.scale];
-  const FAR = 4000; // pixels: what has diverged leaves the map, without endless dashes on the way
+  const FAR = 3000; // pixels: nothing is drawn between points farther away, where a path that diverges has endless dashes
   const pixel = ([a, b]) =>
     [MARGIN.left + (a - view.corner[0]) * view.scale, MARGIN.top + (view.corner[1] - b) * view.scale]
       .map((x) => Math.min(FAR, Math.max(-FAR, x)));
+
+  /** How many levels above the lowest the loss is, at the corners of a grid and, interpolated, at all pixels between. */
+  const levelsOf = (loss, width, height) => {
+    const across = Math.ceil(width / GRID) + 1;
+    const corners = new Float64Array(across * (Math.ceil(height / GRID) + 1)).map((_, k) => {
+      const [x, y] = [GRID * (k % across), GRID * Math.floor(k / across)];
+      return LEVELS * Math.log10(Math.max(loss(theta(MARGIN.left + x, MARGIN.top + y)).loss, FLOOR) / FLOOR);
+    });
+    return new Int8Array(width * height).map((_, k) => {
+      const [x, y] = [(k % width) / GRID, Math.floor(k / width) / GRID];
+      const [column, row] = [Math.floor(x), Math.floor(y)];
+      const [right, down, corner] = [x - column, y - row, row * across + column];
+      const upper = corners[corner] + right * (corners[corner + 1] - corners[corner]);
+      const lower = corners[corner + across] + right * (corners[corner + across + 1] - corners[corner + across]);
+      return Math.floor(upper + down * (lower - upper));
+    });
+  };
+
+  const isNear = (point) => point.every((x) => Math.abs(x) < FAR);
 
   /** Colour every pixel by its level of the loss, and draw a line where the level changes. */
   const paint = (surface, loss) => {
     if (backdrop?.surface === surface) return;
     place(surface.extent);
-    const { width, height } = { width: Math.max(1, Math.round(view.width)), height: Math.max(1, Math.round(view.height)) };
-    const levels = new Int8Array(width * height);
-    for (let y = 0, i = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, i++) {
-        const { loss: here } = loss(theta(MARGIN.left + x + 0.5, MARGIN.top + y + 0.5));
-        levels[i] = Math.floor(LEVELS * Math.log10(Math.max(here, FLOOR) / FLOOR));
-      }
-    }
+    const [width, height] = [view.width, view.height].map((x) => Math.max(1, Math.round(x)));
+    const levels = levelsOf(loss, width, height);
     const highest = levels.reduce((a, b) => Math.max(a, b), 1);
-    const [low, high, line] = [colours.low, colours.high, colours.line].map((text) => text.split(" ").map(Number));
-    const shades = Array.from({ length: highest + 1 }, (_, level) => low.map((c, j) => c + ((high[j] - c) * level) / highest));
+    const [low, high, line] = ["low", "high", "line"].map((name) => colours[name].split(" ").map(Number));
+    const packed = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r; // a pixel, opaque, as one number
+    const shades = Array.from({ length: highest + 1 }, (_, k) => packed(plus(low, k / highest, plus(high, -1, low))));
     const image = new ImageData(width, height);
-    levels.forEach((level, i) => {
-      const edge = (i % width && level !== levels[i - 1]) || (i >= width && level !== levels[i - width]);
-      image.data.set(edge ? line : shades[level], 4 * i);
-      image.data[4 * i + 3] = 255;
+    const pixels = new Uint32Array(image.data.buffer);
+    levels.forEach((level, k) => {
+      const edge = (k % width && level !== levels[k - 1]) || (k >= width && level !== levels[k - width]);
+      pixels[k] = edge ? packed(line) : shades[level];
     });
     backdrop = { surface, canvas: Object.assign(document.createElement("canvas"), { width, height }) };
     backdrop.canvas.getContext("2d").putImageData(image, 0, 0);
@@ -76,18 +91,17 @@ const drawing = (() => {
     for (let a = Math.ceil(corner[0] / step) * step; a <= corner[0] + width / scale; a += step) {
       const [x] = pixel([a, 0]);
       pen.fillRect(x, floor, 1, 5);
-      if (x < MARGIN.left + width - 10) pen.fillText(write(a), x, floor + 7);
+      if (x < MARGIN.left + width - 36) pen.fillText(write(a), x, floor + 7);
     }
-    pen.fillText("θ₁", MARGIN.left + width / 2 + 0.25 * step * scale, floor + 20);
     pen.textAlign = "right";
+    pen.fillText("θ₁", MARGIN.left + width, floor + 7);
     pen.textBaseline = "middle";
     for (let b = Math.ceil((corner[1] - height / scale) / step) * step; b <= corner[1]; b += step) {
       const [, y] = pixel([0, b]);
       pen.fillRect(MARGIN.left - 5, y, 5, 1);
-      if (y > MARGIN.top + 8 && y < floor - 4) pen.fillText(write(b), MARGIN.left - 8, y);
+      if (y > MARGIN.top + 24 && y < floor - 4) pen.fillText(write(b), MARGIN.left - 8, y);
     }
-    pen.textAlign = "left";
-    pen.fillText("θ₂", 0, MARGIN.top + height / 2);
+    pen.fillText("θ₂", MARGIN.left - 8, MARGIN.top + 8);
     pen.strokeRect(MARGIN.left, MARGIN.top, width, height);
     pen.strokeStyle = colours.ink;
     for (const [x, y] of minima.map(pixel)) {
@@ -98,10 +112,11 @@ const drawing = (() => {
   /** A line through points, in the method's colour and dashes, on a wider one in ink that sets it off from the map. */
   const line = (pen, points, { colour, dash }) => {
     pen.setLineDash(dash);
-    for (const [style, width] of [[colours.ink, 4], [colour, 2.5]]) {
+    pen.lineJoin = "round";
+    for (const [style, width] of [[colours.ink, 3.7], [colour, 2.7]]) {
       [pen.strokeStyle, pen.lineWidth] = [style, width];
       pen.beginPath();
-      for (const point of points) pen.lineTo(...point);
+      points.forEach((point, t) => (isNear(point) || isNear(points[t - 1] ?? point) ? pen.lineTo(...point) : pen.moveTo(...point)));
       pen.stroke();
     }
     pen.setLineDash([]);
@@ -139,6 +154,7 @@ const drawing = (() => {
   /** SAM's step t, from θ up to θ + ε̂, and from θ to the next θ: the step that comes next in full, others faintly. */
   const triangle = ({ thetas, worst }, t, { colour }, comesNext) => {
     const [here, top, next] = [thetas[t], worst[t], thetas[t + 1]].map(pixel);
+    if (!isNear(here)) return;
     pen.globalAlpha = comesNext ? 0.3 : 0.1;
     pen.fillStyle = colour;
     pen.beginPath();
@@ -148,8 +164,10 @@ const drawing = (() => {
     if (!comesNext) return;
     arrow(here, top, colours.ink);
     arrow(here, next, colour);
-    [pen.fillStyle, pen.textAlign, pen.textBaseline] = [colours.ink, "center", top[1] < here[1] ? "bottom" : "top"];
-    pen.fillText("θ + ε̂", top[0], top[1] + (top[1] < here[1] ? -4 : 4));
+    const [x, y] = plus(top, -1, here);
+    if (Math.hypot(x, y) < 25) return; // no room for its name
+    [pen.fillStyle, pen.textAlign, pen.textBaseline] = [colours.ink, "center", y < 0 ? "bottom" : "top"];
+    pen.fillText("θ + ε̂", top[0], top[1] + (y < 0 ? -4 : 4));
   };
 
   const draw = ({ surface, start, run, step }, paths) => {
@@ -162,7 +180,8 @@ const drawing = (() => {
     pen.rect(MARGIN.left, MARGIN.top, width, height);
     pen.clip();
     const chosen = methods.map((method, i) => ({ method, i, path: paths[method.name] }))
-      .filter(({ method }) => run.includes(method.name));
+      .filter(({ method }) => run.includes(method.name))
+      .reverse(); // SAM's solid line is seen through the dashes of the others
     for (const { method, path } of chosen) {
       line(pen, path.thetas.slice(0, step + 1).map(pixel), method);
       if (method.name === "SAM") {

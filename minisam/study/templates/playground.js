@@ -108,18 +108,20 @@ const rows = methods.map((method, i) => {
 const show = () => {
   for (const { method: { name }, box, row } of rows) {
     box.checked = state.run.includes(name);
-    row.querySelector("output").textContent = box.checked ? readable(paths[name].losses[state.step]) : "";
+    row.querySelector(".value").textContent = box.checked ? readable(paths[name].losses[state.step]) : "";
     row.querySelector("code").textContent = code[name](state);
   }
   for (const { input, name, scale } of sliders) {
     input.value = scale.position(state[name]);
     input.setAttribute("aria-valuetext", state[name]);
-    input.parentElement.querySelector("output").textContent = state[name];
+    input.parentElement.querySelector(".value").textContent = state[name];
   }
   find("surface").value = state.surface.key;
   find("step").value = state.step;
   find("step-shown").textContent = `${state.step} of ${STEPS}`;
+  find("step").setAttribute("aria-valuetext", `${state.step} of ${STEPS}`);
   find("speed-shown").textContent = `${find("speed").value} a second`;
+  find("speed").setAttribute("aria-valuetext", `${find("speed").value} steps a second`);
 };
 
 const play = (on) => {
