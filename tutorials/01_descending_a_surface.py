@@ -248,6 +248,8 @@ plt.close(figure)
 # %% [markdown]
 # ![Gradient descent, momentum and Adam on two surfaces](figures/descent.gif)
 #
+# Drag the start yourself, and turn the rates: open the [playground](playground.html) in a browser.
+#
 # ## Remember
 #
 # - Training is walking downhill on a surface when you know only the slope under your feet.

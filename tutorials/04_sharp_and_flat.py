@@ -210,6 +210,9 @@ FuncAnimation(figure, frame, frames=range(0, steps, 2)).save(file, PillowWriter(
 # A warning: this $\rho$ is 40 % of the distance between the two minima, chosen so that there is something to see. With
 # a smaller one SAM may do worse than gradient descent: exercise 1.
 #
+# To drag the start yourself, turn $\rho$ and see the triangle of every step, open the [playground](playground.html) in a
+# browser.
+#
 # ## Remember
 #
 # - Sharp means that the loss rises fast around a minimum; curvature measures it.
