@@ -6,7 +6,7 @@ const drawing = (() => {
   const LEVELS = 4; // to a power of ten
   const GRID = 3; // pixels between the points where the loss is computed for them
   const pen = map.getContext("2d");
-  let colours = {}; // of the page, light or dark
+  const colours = {}; // of the page, light or dark
   let view = {}; // where the plot is: its place in CSS pixels, and θ at its corner
   let backdrop = null; // the levels, painted once for a surface and a size
 
@@ -20,12 +20,14 @@ const drawing = (() => {
 
   const restyle = () => {
     const style = getComputedStyle(document.documentElement);
-    for (const name of ["ink", "soft", "low", "high", "line"]) colours[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["ink", "soft", "low", "high", "line"]) {
+      colours[name] = style.getPropertyValue(`--${name}`).trim();
+    }
     fit(map);
     backdrop = null;
   };
 
-  /** The surface's extent, grown one way to fill the plot: both axes have one scale, so gradients cross levels at right angles. */
+  /** Show the extent, grown one way to fill the plot: with one scale on both axes gradients cross levels at right angles. */
   const place = ([left, right, bottom, top]) => {
     const width = map.clientWidth - MARGIN.left - MARGIN.right;
     const height = map.clientHeight - MARGIN.top - MARGIN.bottom;
@@ -33,13 +35,14 @@ const drawing = (() => {
     const corner = [(left + right - width / scale) / 2, (bottom + top + height / scale) / 2];
     view = { width, height, scale, corner };
   };
-  const theta = (x, y) => [view.corner[0] + (x - MARGIN.left) / view.scale, view.corner[1] - (y - MARGIN.top) / view.scale];
-  const FAR = 3000; // pixels: nothing is drawn between points farther away, where a path that diverges has endless dashes
+  const theta = (x, y) =>
+    [view.corner[0] + (x - MARGIN.left) / view.scale, view.corner[1] - (y - MARGIN.top) / view.scale];
+  const FAR = 3000; // pixels: nothing is drawn between points farther away, where diverging paths have endless dashes
   const pixel = ([a, b]) =>
     [MARGIN.left + (a - view.corner[0]) * view.scale, MARGIN.top + (view.corner[1] - b) * view.scale]
       .map((x) => Math.min(FAR, Math.max(-FAR, x)));
 
-  /** How many levels above the lowest the loss is, at the corners of a grid and, interpolated, at all pixels between. */
+  /** How many levels above the lowest every pixel's loss is: computed at the corners of a grid, and interpolated. */
   const levelsOf = (loss, width, height) => {
     const across = Math.ceil(width / GRID) + 1;
     const corners = new Float64Array(across * (Math.ceil(height / GRID) + 1)).map((_, k) => {
@@ -116,7 +119,10 @@ const drawing = (() => {
     for (const [style, width] of [[colours.ink, 3.7], [colour, 2.7]]) {
       [pen.strokeStyle, pen.lineWidth] = [style, width];
       pen.beginPath();
-      points.forEach((point, t) => (isNear(point) || isNear(points[t - 1] ?? point) ? pen.lineTo(...point) : pen.moveTo(...point)));
+      points.forEach((point, t) => {
+        const isSeen = t > 0 && (isNear(point) || isNear(points[t - 1]));
+        isSeen ? pen.lineTo(...point) : pen.moveTo(...point);
+      });
       pen.stroke();
     }
     pen.setLineDash([]);

@@ -12,7 +12,7 @@ const STEPS = Number(find("step").max);
 const readable = (x) => {
   if (!Number.isFinite(x)) return "diverged";
   const text = x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e4) ? x.toExponential(1) : x.toPrecision(3);
-  return text.replace("e+", "e").replace("-0.00e0", "0").replaceAll("-", "−");
+  return text.replace("e+", "e").replaceAll("-", "−");
 };
 
 /** A logarithmic slider stops at all numbers with two digits: 90 to a power of ten, from 0.0001. */
@@ -80,8 +80,9 @@ const change = (part) => {
 
 const settle = () => {
   history.replaceState(null, "", address(state));
-  const losses = state.run.map((name) => `${name} ${readable(paths[name].losses[state.step])}`);
-  find("status").textContent = `Step ${state.step}. Loss: ${losses.join(", ") || "no optimizer is chosen"}.`;
+  const { start, step, run } = state;
+  const losses = run.map((name) => `${name} ${readable(paths[name].losses[step])}`).join(", ");
+  find("status").textContent = `Start ${start.join(", ")}. Step ${step}. Loss: ${losses || "no optimizer is chosen"}.`;
 };
 
 // ---- The controls
@@ -122,13 +123,15 @@ const show = () => {
   find("step").setAttribute("aria-valuetext", `${state.step} of ${STEPS}`);
   find("speed-shown").textContent = `${find("speed").value} a second`;
   find("speed").setAttribute("aria-valuetext", `${find("speed").value} steps a second`);
+  find("copied").textContent = "";
 };
 
 const play = (on) => {
+  const advance = () => (state.step < STEPS ? go(state.step + 1) : play(false));
   clearInterval(timer);
-  timer = on ? setInterval(() => (state.step < STEPS ? go(state.step + 1) : play(false)), 1000 / find("speed").value) : null;
+  timer = on ? setInterval(advance, 1000 / find("speed").value) : null;
   find("play").textContent = on ? "Pause" : "Play";
-  if (!on) change({});
+  if (!on) change({}); // so that the address follows
 };
 const go = (step) => change({ step: Math.min(STEPS, Math.max(0, step)) });
 
