@@ -27,7 +27,7 @@ const drawing = (() => {
     backdrop = null;
   };
 
-  /** Show the extent, grown one way to fill the plot: with one scale on both axes gradients cross levels at right angles. */
+  /** Show the extent, grown one way to fill the plot: with one scale for both axes gradients cross levels squarely. */
   const place = ([left, right, bottom, top]) => {
     const width = map.clientWidth - MARGIN.left - MARGIN.right;
     const height = map.clientHeight - MARGIN.top - MARGIN.bottom;
@@ -157,17 +157,17 @@ const drawing = (() => {
     pen.stroke();
   };
 
-  /** SAM's step t, from θ up to θ + ε̂, and from θ to the next θ: the step that comes next in full, others faintly. */
-  const triangle = ({ thetas, worst }, t, { colour }, comesNext) => {
+  /** SAM's step t: θ, θ + ε̂ and the next θ. The step that comes next has arrows; those before fade with their age. */
+  const triangle = ({ thetas, worst }, t, { colour }, age) => {
     const [here, top, next] = [thetas[t], worst[t], thetas[t + 1]].map(pixel);
     if (!isNear(here)) return;
-    pen.globalAlpha = comesNext ? 0.3 : 0.1;
+    pen.globalAlpha = age === 0 ? 0.3 : 0.12 * 0.93 ** age;
     pen.fillStyle = colour;
     pen.beginPath();
     for (const point of [here, top, next]) pen.lineTo(...point);
     pen.fill();
     pen.globalAlpha = 1;
-    if (!comesNext) return;
+    if (age > 0) return;
     arrow(here, top, colours.ink);
     arrow(here, next, colour);
     const [x, y] = plus(top, -1, here);
@@ -191,7 +191,7 @@ const drawing = (() => {
     for (const { method, path } of chosen) {
       line(pen, path.thetas.slice(0, step + 1).map(pixel), method);
       if (method.name === "SAM") {
-        for (let t = 0; t <= Math.min(step, STEPS - 1); t++) triangle(path, t, method, t === step);
+        for (let t = 0; t <= Math.min(step, STEPS - 1); t++) triangle(path, t, method, step - t);
       }
     }
     marker(pen, pixel(start), { colour: "transparent" }, 0, 9);
