@@ -243,6 +243,7 @@ def test_toys_that_could_not_be_kept_are_not_drawn(capsys, monkeypatch):
     [
         ("toy --out .", "toy.png"),
         ("toy --out .", "toy.gif"),
+        ("toy --html --out .", "playground.html"),
         ("sharpness {sam} --out .", "sharpness.json"),
         ("sharpness {sam} --out .", "sharpness.png"),
         ("landscape {sam} --out .", "landscape-random.png"),

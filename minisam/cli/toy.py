@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     require("lr", args.lr, Positive)
     require("rho", args.rho, NonNegative)
     require_writable(args.out)
-    require_replaceable(args.out, "toy.png", "toy.gif")
+    require_replaceable(args.out, *(["playground.html"] if args.html else ["toy.png", "toy.gif"]))
     races = toy_plots.races(args.lr, args.rho)
     if args.html:
         with replacing(args.out / "playground.html") as file:

@@ -22,7 +22,7 @@ from minisam.checks import Array
 
 LARGEST = 1 << 32  # bytes that are read of one file
 RESULTS = "minisam-results"  # where files go if no place was named
-STARTS = {".npz": b"PK", ".json": b"{", ".png": b"\x89PNG", ".gif": b"GIF8"}  # how files of a kind begin
+STARTS = {".npz": b"PK", ".json": b"{", ".png": b"\x89PNG", ".gif": b"GIF8", ".html": b"<!"}  # how they begin
 TEMPORARY = ".minisam-{}.tmp"  # the name of a file that is still being written
 
 
