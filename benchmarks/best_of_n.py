@@ -5,8 +5,8 @@ chosen numbers wins, with many the one whose best numbers are best; a comparison
 (Dodge et al. 2019, "Show your work", arXiv 1909.03004).
 """
 
+import math
 from collections.abc import Iterable
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minisam.checks import Array
-from minisam.study.plots import BLUE, SKY, STYLES, plain_ticks
+from minisam.study.plots import BLUE, GREY, SKY, STYLES, plain_ticks
 from minisam.study.recipes import MATCHED, SAM
 from minisam.study.settings import Setting
 from minisam.study.statistics import Interval, t_quantile
@@ -47,7 +47,7 @@ def best_of(validation: Array, test: Array) -> Array:
     order, N = np.argsort(validation), len(test)
     _, tied = np.unique(validation, return_inverse=True)
     mean = np.bincount(tied, test) / np.bincount(tied)
-    chosen = [[comb(N - k, n - 1) / comb(N, n) for k in range(1, N + 1)] for n in range(1, N + 1)]
+    chosen = [[math.comb(N - k, n - 1) / math.comb(N, n) for k in range(1, N + 1)] for n in range(1, N + 1)]
     return np.array(chosen) @ mean[tied][order]
 
 
@@ -74,8 +74,20 @@ def gains_in_papers(rows: Rows, noise: float) -> dict[str, Array]:
     return {name: 1 - sam / other for name, other in zip(("Momentum", MATCHED), others, strict=True)}
 
 
+def best_of_decades(rows: Rows, noise: float, method: str) -> dict[int, Array]:
+    """By ⌊log₁₀ of the weight decay⌋: the test errors (splits,) of the trials that validation chooses there, or NaN."""
+    found: dict[int, Array] = {}
+    splits = of_splits(rows, noise, method)
+    for i, trials in enumerate(splits):
+        for row in sorted(trials, key=lambda row: -seen(row)[0]):  # the best come last
+            decade = math.floor(math.log10(row["numbers"]["weight_decay"]))
+            found.setdefault(decade, np.full(len(splits), np.nan))[i] = seen(row)[1]
+    return dict(sorted(found.items()))
+
+
 def over_splits(values: Array) -> Interval:
     """The mean of one number per split, with Student's interval."""
+    values = values[~np.isnan(values)]
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return Interval(mean, None, None)
@@ -99,6 +111,12 @@ def report(record: dict[str, Any]) -> str:
             lines.append(f"    {name:20}" + _cells(cells, 24))
         for name, gain in gains_in_papers(rows, noise).items():
             lines.append(f"    {name:20}{over_splits(gain).text('+.1f', 100):>24}  in the papers' protocol")
+        momentum, sam = (best_of_decades(rows, noise, method) for method in ("Momentum", SAM))
+        lines.append("  the best trials of each decade of weight decay: Momentum's test error, %, and SAM's gain, %")
+        for decade in momentum:
+            gain = over_splits(1 - sam[decade] / momentum[decade]).text("+.1f", 100)
+            name = f"{10.0**decade:g} to {10.0 ** (decade + 1):g}"
+            lines.append(f"    {name:20}{100 * np.nanmean(momentum[decade]):>8.1f}{gain:>24}")
         lines += [*_edges(record, noise), ""]
     return "\n".join([*lines, f"Measured with minisam {record['environment']['minisam']}."])
 
@@ -129,7 +147,8 @@ def picture(record: dict[str, Any]) -> Figure:
         _draw_errors(axes[0], rows, noise, list(record["box"]))
         _draw_gains(axes[1], rows, noise)
         _draw_decay(axes[2], rows, noise)
-        axes[0].set_title(f"MLP, {Setting('mlp', noise, 0).labels}", fontsize=11)
+        for ax, what in zip(axes, ("best of n trials", "SAM's gain", "along weight decay"), strict=True):
+            ax.set_title(f"MLP, {Setting('mlp', noise, 0).labels}: {what}", fontsize=11)
     return figure
 
 
@@ -168,7 +187,7 @@ def _draw_errors(ax: Axes, rows: Rows, noise: float, methods: list[str]) -> None
 
 
 def _draw_gains(ax: Axes, rows: Rows, noise: float) -> None:
-    looks = {"Momentum": (BLUE, "-"), TWICE: (BLUE, ":"), MATCHED: (SKY, "--")}
+    looks = {"Momentum": (BLUE, "-"), TWICE: (GREY, ":"), MATCHED: (SKY, "--")}
     for name, gain in gains(rows, noise).items():
         _band(ax, np.arange(1, gain.shape[1] + 1), 100 * gain, *looks[name], f"over {name}")
     n = sum(curves(rows, noise, one, papers=True).shape[1] for one in ("Momentum", SAM))
@@ -179,20 +198,16 @@ def _draw_gains(ax: Axes, rows: Rows, noise: float) -> None:
 
 
 def _draw_decay(ax: Axes, rows: Rows, noise: float) -> None:
-    """Every trial; and for each decade of weight decay the trial that validation would choose there."""
+    """Every trial, and the best ones of each decade."""
     for method in ("Momentum", MATCHED, SAM):
-        splits, (colour, dash) = of_splits(rows, noise, method), STYLES[method]
-        decay = np.array([[row["numbers"]["weight_decay"] for row in one] for one in splits])
-        validation, test = np.array([[seen(row) for row in one] for one in splits]).transpose(2, 0, 1)
-        ax.plot(decay.ravel(), 100 * test.ravel(), ".", color=colour, alpha=0.35, ms=4)
-        decades = np.floor(np.log10(decay))
-        centres, means = [], []
-        for decade in np.unique(decades):
-            inside = np.where(decades == decade, validation, np.inf)
-            chosen = [one[k.argmin()] for one, k in zip(test, inside, strict=True) if np.isfinite(k).any()]
-            centres.append(10 ** (decade + 0.5))
-            means.append(100 * np.mean(chosen))
-        ax.plot(centres, means, dash, color=colour, marker="o", ms=5, label=method)
+        colour, dash = STYLES[method]
+        trials = [row for one in of_splits(rows, noise, method) for row in one]
+        decay, test = [row["numbers"]["weight_decay"] for row in trials], [100 * seen(row)[1] for row in trials]
+        ax.plot(decay, test, ".", color=colour, alpha=0.35, ms=4)
+        best = best_of_decades(rows, noise, method)
+        means = [100 * np.nanmean(test) for test in best.values()]
+        ax.plot([10 ** (decade + 0.5) for decade in best], means, dash, color=colour, marker="o", ms=5, label=method)
     ax.set(xscale="log", xlabel="weight decay", ylabel="test error, %")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.grid(alpha=0.3)
     ax.legend(title="best in each decade", fontsize=9, title_fontsize=9, frameon=False)

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,17 @@ def test_what_is_chosen_is_chosen_by_validation_images(search, trained):
     )  # redrawn already
 
 
+def test_what_is_stored_is_whole_and_of_one_box(search, best):
+    """Every split has all its trials, and nothing was tried outside the box."""
+    record = json.loads(search.RESULTS.read_text(encoding="utf-8"))
+    assert record["box"] == {method: {k: list(v) for k, v in box.items()} for method, box in search.BOX.items()}
+    for noise in (0.0, 0.4):
+        for method in record["box"]:
+            for trials in best.of_splits(record["trials"], noise, method):
+                tried = [(row["method"], row["numbers"]) for row in trials]
+                assert tried == search.drawn(method, trials[0]["split"])
+
+
 def made(method, split, errors, papers=False, lr=0.01):
     """Trials whose validation errors are their test errors."""
     numbers = {"lr": lr, "weight_decay": 0.01}
@@ -122,7 +134,9 @@ def test_gains_are_within_a_split_and_for_as_many_gradients(best):
     assert "MLP, 40 % of labels redrawn, 2 splits" in shown
     assert "at the box's edge: lr of SAM(Momentum), in 2 of 2 splits" in shown
     assert shown.count("at the box's edge") == 1
+    assert "0.01 to 0.1             45.0" in shown
     rows[0]["test"] = 0.1  # a trial that validation would not choose
+    assert best.best_of_decades(rows, 0.4, "Momentum") == {-2: pytest.approx([0.4, 0.5])}
     errors, gained, decay = best.picture(record).axes
     lines = ((errors, SAM, [25] * 4), (gained, f"over {MATCHED}", [45] * 4), (decay, SAM, [25]))
     for ax, label, points in (*lines, (decay, "Momentum", [45])):

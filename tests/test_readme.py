@@ -91,6 +91,14 @@ def test_the_scaling_table_is_what_the_stored_measurement_prints():
     assert table == shown.stdout.rstrip()
 
 
+def test_the_table_of_the_random_search_is_what_its_stored_trials_print():
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- random search: \S+ -->\n```\n(.*?)\n```", page, re.DOTALL)
+    command = [sys.executable, ROOT / "benchmarks" / "random_search.py", "--show"]
+    shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert table == shown.stdout.rstrip()
+
+
 STORED = [path.parent.relative_to(ROOT) for path in sorted((ROOT / "benchmarks" / "results").rglob("predictions.npz"))]
 
 
