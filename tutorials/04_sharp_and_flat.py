@@ -198,7 +198,7 @@ def frame(i):
 
 file = Path("figures") / "sharp-and-flat.gif"
 file.parent.mkdir(exist_ok=True)
-FuncAnimation(figure, frame, frames=range(0, steps, 2)).save(file, PillowWriter(fps=12))
+FuncAnimation(figure, frame, frames=range(steps // 2)).save(file, PillowWriter(fps=12))  # by then both have arrived
 
 # %% [markdown]
 # ![SAM leaves the sharp minimum that gradient descent falls into](figures/sharp-and-flat.gif)

@@ -84,7 +84,7 @@ def _triangles(ax: Axes) -> None:
 
 
 def animation(race: Race) -> bytes:
-    """Two optimizers on one surface, step by step, as a GIF; what the last one climbs to is shown, too."""
+    """The first half of a race, a frame a step, as a GIF; what the last racer climbs to is shown, too."""
     title, surface, start, extent, racers = race
     figure = Figure(figsize=(6.4, 3.6), dpi=80, layout="constrained")
     ax = figure.subplots()
@@ -107,5 +107,5 @@ def animation(race: Race) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:  # the writer takes nothing but a file's name
         file = Path(folder) / "race.gif"
-        FuncAnimation(figure, draw, frames=range(0, STEPS, 2)).save(file, PillowWriter(fps=12))
+        FuncAnimation(figure, draw, frames=range(STEPS // 2)).save(file, PillowWriter(fps=12))
         return file.read_bytes()
