@@ -99,12 +99,13 @@ def report(record: dict[str, Any]) -> str:
     """Tables of the expected errors and of the gains, and which best points lie at the box's edge."""
     rows, lines = record["trials"], []
     for noise in sorted({row["noise"] for row in rows}):
-        title = f"MLP, {Setting('mlp', noise, 0).labels}, {len(curves(rows, noise, SAM))} splits"
-        looks = [n for n in LOOKS if n <= curves(rows, noise, SAM).shape[1]]
+        n_splits, most = curves(rows, noise, SAM).shape
+        title, looks = f"MLP, {Setting('mlp', noise, 0).labels}, {n_splits} splits", [n for n in LOOKS if n <= most]
         lines += [title, f"  {'test error of the best of n trials, %':38}n =" + _cells(looks, 6)]
         for method in record["box"]:
             found = curves(rows, noise, method)
-            lines.append(f"    {method:38}" + _cells((f"{100 * found[:, n - 1].mean():.1f}" for n in looks), 6))
+            name = method if len(found) == n_splits else f"{method}, {len(found)} splits"
+            lines.append(f"    {name:38}" + _cells((f"{100 * found[:, n - 1].mean():.1f}" for n in looks), 6))
         lines.append("  SAM's gain, %, over …")
         for name, gain in gains(rows, noise).items():
             cells = (over_splits(gain[:, n - 1]).text("+.1f", 100) for n in looks if n <= gain.shape[1])

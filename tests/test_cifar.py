@@ -405,6 +405,8 @@ def test_hostile_pickle_does_nothing(tmp_path, payload, message, file):
         (b"Pname\n.", "persistent"),
         (b"\x80\x02\x8e" + b"\xff" * 7 + b"\x3f" + b".", "refused"),  # 4 EB of bytes
         (b"Np2305843009213693951\n.", "it would remember 2305843009213693951 things"),  # whose hash is that of 0
+        (b"}B" + (3000).to_bytes(4, "little") + b"x" * 3000 + b"Ns.", "a key of 3,000 letters, more than 100"),
+        (b"cnumpy\nndarray\n(NNNNNNNNNNt\x81.", "damaged"),  # which no array needs
         (b"Nr\xff\xff\xff\x7f.", "refused"),  # memo entry 2³¹, 16 GB in C's table
         (pickle.dumps({"data": np.array([None, len], object), "labels": [0, 1]}, 2), "len"),
         (pickle.dumps({"data": np.array([None, 1], object), "labels": [0, 1]}, 2), "dtype 'O8'"),

@@ -54,7 +54,9 @@ def test_a_checkpoint(tmp_path):
 def test_results(tmp_path):
     numbers = {"weights": "", "test_error": 0.5, "train_error": 0.5, "gradient_evaluations": 4}
     numbers["geometry"] = {"eigenvalues": [5.0, 4.0, 3.0, 2.0, 1.0], "trace": 9.0, "worst": [0.1]}
-    run = numbers | {"optimizer": "SAM(Momentum)", "n_train": 64, "config": CONFIG, "history": []}
+    epoch = {"gradient_evaluations": 2, "lr": 0.1, "seconds": 1.0, "loss": 2.0, "accuracy": 0.5}
+    history = [{"epoch": n + 1} | epoch for n in range(CONFIG["epochs"])]
+    run = numbers | {"optimizer": "SAM(Momentum)", "n_train": 64, "config": CONFIG, "history": history}
     asked = {"kind": "methods", "preset": "quick", "pairs": [["SAM(Momentum)"] * 2], "evaluate_every": 1}
     about = {"environment": {"numpy": "1.0"}, "dataset": {"name": "synthetic", "checksum": "0", "n_test": 20}}
     results = about | {"config": asked, "runs": [run]}

@@ -204,6 +204,25 @@ def test_only_its_own_checkpoints_are_deleted(capsys):
     assert kept == {"epoch-0001.npz.damaged": b"notes", "epoch-0099.npz.damaged": b"", "notes.txt": b"more"}
 
 
+def test_a_folder_in_the_default_place_is_refused_before_the_training(monkeypatch, capsys):
+    assert main(TRAIN) == 0
+    (place,) = Path("minisam-results/models").glob("*.npz")
+    place.unlink()
+    place.mkdir()
+    monkeypatch.setattr("minisam.cli.train.train", lambda *_: pytest.fail("trained"))
+    assert main([*TRAIN, "--overwrite"]) == 1
+    assert f"expected the name of a file for the model, got the folder {place}" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_the_command_is_known_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minisam.cli._parser", interrupted)
+    assert main(["data"]) == 130
+    assert capsys.readouterr().err == "minisam: interrupted\n"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
 def test_a_link_to_nowhere_is_not_replaced(capsys):
     Path("m.npz").symlink_to("unmounted/m.npz")
@@ -249,6 +268,17 @@ def test_results_of_others_are_not_replaced(text, capsys):
     assert main(["reproduce", "--dataset", "synthetic", "--out", "out"]) == 1
     assert "results.json is not minisam's, or it is damaged: choose another --out" in last_line(capsys.readouterr().err)
     assert Path("out/results.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["report.html", "protocols.png", "overview.png"])
+def test_files_of_a_study_that_is_none_are_not_replaced(name, monkeypatch, capsys):
+    monkeypatch.setattr("minisam.cli.reproduce.PRESETS", {"rho": tiny})
+    monkeypatch.setattr("minisam.cli.reproduce.FULL", ("rho",))
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    assert main(["reproduce", "--preset", "full", "--dataset", "synthetic", "--out", "out"]) == 1
+    assert f"{Path('out', name)} is not of a study: choose another --out" in last_line(capsys.readouterr().err)
+    assert files("out") == {str(Path("out", name))}
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "errors.png", "flatness.png", "report.html"])

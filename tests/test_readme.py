@@ -83,18 +83,11 @@ def test_what_is_said_of_the_speed_is_true_of_every_stored_row():
         assert behind <= {"prediction, MLP, 2,000 images"}
 
 
-def test_the_scaling_table_is_what_the_stored_measurement_prints():
+@pytest.mark.parametrize("script", ["scaling", "random_search"])
+def test_a_table_is_what_the_stored_measurement_prints(script):
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"<!-- scaling: \S+ -->\n```\n(.*?)\n```", page, re.DOTALL)
-    command = [sys.executable, ROOT / "benchmarks" / "scaling.py", "--show"]
-    shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    assert table == shown.stdout.rstrip()
-
-
-def test_the_table_of_the_random_search_is_what_its_stored_trials_print():
-    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"<!-- random search: \S+ -->\n```\n(.*?)\n```", page, re.DOTALL)
-    command = [sys.executable, ROOT / "benchmarks" / "random_search.py", "--show"]
+    (table,) = re.findall(rf"<!-- benchmarks/results/{script}.json -->\n```\n(.*?)\n```", page, re.DOTALL)
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--show"]
     shown = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert table == shown.stdout.rstrip()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -249,6 +250,9 @@ def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, 
     assert f"is not a checkpoint, or it is damaged ({text}): passed over" in message
 
 
+MANY = {f"layer {i}": 0.5 for i in range(100)}
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -260,6 +264,10 @@ def test_an_optimizer_state_that_does_not_fit_is_damage(tmp_path, data, change, 
         (lambda about: about["history"][-1].update(diagnostics={"cosine": "high"}), "its history has no diagnostics"),
         (lambda about: about["history"][-1].update(diagnostics={"share": 1.0}), "its history has no diagnostics"),
         (lambda about: about["history"][-1]["diagnostics"].update(share={"0": None}), "its history has no diagnostics"),
+        (lambda about: about["history"][-1]["diagnostics"].update(share=MANY), "its history has no diagnostics"),
+        (lambda about: about["history"][0].update(x=math.nan), "its history has x"),
+        (lambda about: about["history"][0].update(test_error=0.5), "its history has the test error of other epochs"),
+        (lambda about: about["history"][0].update(gradient_evaluations=1 << 53), "9,007,199,254,740,992 gradients"),
         (lambda about: about["history"][-1].update(epoch=True), "the epochs of its history do not count"),
         (lambda about: about["history"][-1].update(seconds=float("nan")), "seconds of epoch 4 must be a finite number"),
         (lambda about: about["history"][-1].update(gradient_evaluations=-1), "gradient_evaluations of epoch 4 must be"),

@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on a console without ±, print a question mark
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except KeyboardInterrupt:
+        print("minisam: interrupted", file=sys.stderr)
+        return 130
     tqdm.set_lock(threading.RLock())  # tqdm's own would start a process, for which there is no need
     out, errors = Printable(sys.stdout), Lasting(sys.stderr)
     with redirect_stdout(out), redirect_stderr(errors):

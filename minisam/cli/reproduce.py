@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
         if name == "full":
             require_no_link(places[part])
         _require_own_results(places[part], part, experiment, datasets[part])
-    if name == "full" and ((folder / "results.json").exists() or (folder / "report.html").is_dir()):
-        raise FileExistsError(f"{folder} has other results than those of a study: choose another --out")
+    if name == "full":
+        _require_own_study(folder, any((place / "results.json").exists() for place in places.values()))
     if repeat and (folder / "results.json").exists():
         raise ValueError(f"{folder} already has results, which would only be read again: remove it, or choose --out")
     had = any((folder / "runs").glob("*.npz"))
@@ -85,6 +85,15 @@ def run(args: argparse.Namespace) -> None:
         if had:
             print(f"\nWhat was in {folder / 'runs'} before, of an interrupted repetition, was read, not repeated.")
         _say_what_differs(repeat, found[name])
+
+
+def _require_own_study(folder: Path, begun: bool) -> None:
+    """Raise OSError if something else would be replaced than the report of a study whose parts are there."""
+    report, *pictures = (folder / name for name in ("report.html", "protocols.png", "overview.png"))
+    if (folder / "results.json").exists() or report.is_dir():
+        raise FileExistsError(f"{folder} has other results than those of a study: choose another --out")
+    if not begun and (others := list(filter(os.path.lexists, (report, *pictures)))):
+        raise FileExistsError(f"{others[0]} is not of a study: choose another --out")
 
 
 def _require_own_results(folder: Path, part: str, experiment: Experiment, dataset: Dataset) -> None:

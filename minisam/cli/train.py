@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{net.summary()}\n", flush=True)
     file = args.save or _default_place(config, data, args.overwrite)
     require_writable(file.parent)
+    if file.is_dir():
+        raise ValueError(f"expected the name of a file for the model, got the folder {file}: remove it")
     checkpoints = Checkpoints(file, args.save_every or max(1, config.epochs // CHECKPOINTS))
     path: list[np.ndarray] | None = None if args.path is None else []
     with checkpoints.held():

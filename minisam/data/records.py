@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 PIXELS = 3 * 32 * 32  # bytes per image: the red plane, then green, then blue
-LONGEST = 100  # letters in the name of a class
+LONGEST = 100  # letters in a name
 MOST_NAMES = 1 << 16  # bytes of all of them; the official files have up to 1,600
 MOST = 1 << 20  # operations in a pickle; the largest official one has about 200,000
 
@@ -142,6 +142,8 @@ class _Named(dict):
     __slots__ = ()
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, str | bytes) and len(key) > LONGEST:  # the same one may be a key again and again
+            raise pickle.UnpicklingError(f"a key of {len(key):,} letters, more than {LONGEST:,}")
         _text(key)  # which refuses anything else
         super().__setitem__(key, value)
 
@@ -185,8 +187,9 @@ class _PlainUnpickler(pickle._Unpickler):
         pickle.DICT[0]: load_dictionary,
         pickle.PUT[0]: load_put,
     }
-    for _sets in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
-        del dispatch[_sets[0]]
+    # No array needs these; __new__ takes any number of arguments.
+    for _unused in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        del dispatch[_unused[0]]
 
     def find_class(self, module: str, name: str) -> Any:
         def latin1(text: str, encoding: str) -> bytes:

@@ -71,14 +71,21 @@ def require_history(history: Any) -> None:
     for epoch in history:
         for name, type_ in EPOCH.items():
             require(f"{name} of epoch {epoch['epoch']}", epoch[name], type_)
+        if others := epoch.keys() - EPOCH.keys() - {"test_error", "diagnostics"}:
+            raise TypeError(f"its history has {', '.join(sorted(others))}")
+        if epoch["gradient_evaluations"] >= 1 << 53:
+            raise TypeError(f"its history has {epoch['gradient_evaluations']:,} gradients")
         require("test_error", epoch.get("test_error", 0.0), Fraction)
 
 
-def _checked_history(history: Any, epochs: int, diagnostics: bool) -> list[dict[str, Any]]:
+def _checked_history(history: Any, epochs: int, run: dict[str, Any]) -> list[dict[str, Any]]:
     require_history(history)
     if not 0 < len(history) <= epochs:
         raise TypeError("the epochs of its history do not count from 1")
-    if diagnostics and not all(_are_diagnostics(epoch["diagnostics"]) for epoch in history):
+    every = run["evaluate_every"]
+    if any(("test_error" in epoch) != (every > 0 and epoch["epoch"] % every == 0) for epoch in history[: epochs - 1]):
+        raise TypeError("its history has the test error of other epochs")
+    if run["diagnostics"] and not all(_are_diagnostics(epoch["diagnostics"]) for epoch in history):
         raise TypeError("its history has no diagnostics")
     return list(history)
 
@@ -86,6 +93,8 @@ def _checked_history(history: Any, epochs: int, diagnostics: bool) -> list[dict[
 def _are_diagnostics(found: Any) -> bool:
     """Whether these are numbers by name, and in "share" those of the layers."""
     if not isinstance(found, dict) or not isinstance(shares := found.get("share", {}), dict):
+        return False
+    if len(found) + len(shares) > 100:  # of which there would be a picture
         return False
     numbers = [number for name, number in found.items() if name != "share"]
     return all(type(number) is float for number in (*numbers, *shares.values()))
@@ -220,7 +229,7 @@ class Checkpoints(Checked):
         self._require_run(path, about, run)
         try:
             _require_same(model, state.model)
-            history = _checked_history(about["history"], model.config.epochs, run["diagnostics"])
+            history = _checked_history(about["history"], model.config.epochs, run)
             thetas = _checked_path(arrays, len(history), model.theta) if state.path else []
             remembered = {
                 name: _checked(arrays.get(f"optimizer.{name}"), at_start, model.theta, name)
