@@ -1,6 +1,6 @@
 """What does tuning do to SAM's gain? Random search in one box, the same for all methods.
 
-    python benchmarks/random_search.py [--splits 8] [--jobs 2] [--data-dir DIR] [--runs DIR]
+    python benchmarks/random_search.py [--splits 4] [--jobs 2] [--data-dir DIR] [--runs DIR]
     python benchmarks/random_search.py --show        # what results/random_search.json says, without training
 
 A grid that is placed by hand decides much: too small a box, and a gain is a baseline's poor tuning. Here every method
@@ -95,7 +95,7 @@ def write(record: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--show", action="store_true", help="print the stored results, train nothing")
-    parser.add_argument("--splits", type=int, default=8)
+    parser.add_argument("--splits", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir")
