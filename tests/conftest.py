@@ -12,6 +12,8 @@ from minisam.study import tasks
 from minisam.study.comparison import compare, reproduce, summarise
 from minisam.study.experiments import smoke
 
+collect_ignore = ["without_numba"]  # imported, it would hide Numba from every process that a test starts
+
 settings.register_profile("minisam", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("minisam")
 

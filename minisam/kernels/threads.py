@@ -40,7 +40,7 @@ class _Pool:
         while not self.dismissed:
             _help_out.run(self.board, thread)
             self.asleep.append(awake)
-            if self.free.locked() or self.dismissed:  # who may not have seen this helper fall asleep
+            if self.free.locked() or self.dismissed:  # somebody may not have seen it fall asleep
                 self.wake()
             awake.acquire()
 
