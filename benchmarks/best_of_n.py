@@ -17,7 +17,7 @@ from minisam.checks import Array
 from minisam.study.plots import BLUE, GREY, SKY, STYLES, plain_ticks
 from minisam.study.recipes import MATCHED, SAM
 from minisam.study.settings import Setting
-from minisam.study.statistics import Interval, t_quantile
+from minisam.study.statistics import student
 
 CHANCE = 0.9  # the test error of a run that diverged
 LOOKS = (1, 3, 6, 12, 24)  # numbers of trials in the table
@@ -85,16 +85,6 @@ def best_of_decades(rows: Rows, noise: float, method: str) -> dict[int, Array]:
     return dict(sorted(found.items()))
 
 
-def over_splits(values: Array) -> Interval:
-    """The mean of one number per split, with Student's interval."""
-    values = values[~np.isnan(values)]
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return Interval(mean, None, None)
-    half = t_quantile(0.975, n - 1) * float(values.std(ddof=1)) / n**0.5
-    return Interval(mean, mean - half, mean + half)
-
-
 def report(record: dict[str, Any]) -> str:
     """Tables of the expected errors and of the gains, and which best points lie at the box's edge."""
     rows, lines = record["trials"], []
@@ -108,16 +98,17 @@ def report(record: dict[str, Any]) -> str:
             lines.append(f"    {name:38}" + _cells((f"{100 * found[:, n - 1].mean():.1f}" for n in looks), 6))
         lines.append("  SAM's gain, %, over …")
         for name, gain in gains(rows, noise).items():
-            cells = (over_splits(gain[:, n - 1]).text("+.1f", 100) for n in looks if n <= gain.shape[1])
+            cells = (student(gain[:, n - 1]).text("+.1f", 100) for n in looks if n <= gain.shape[1])
             lines.append(f"    {name:20}" + _cells(cells, 24))
         for name, gain in gains_in_papers(rows, noise).items():
-            lines.append(f"    {name:20}{over_splits(gain).text('+.1f', 100):>24}  in the papers' protocol")
+            lines.append(f"    {name:20}{student(gain).text('+.1f', 100):>24}  in the papers' protocol")
         momentum, sam = (best_of_decades(rows, noise, method) for method in ("Momentum", SAM))
         lines.append("  the best trials of each decade of weight decay: Momentum's test error, %, and SAM's gain, %")
         for decade in momentum:
-            gain = over_splits(1 - sam[decade] / momentum[decade]).text("+.1f", 100)
+            gain = 1 - sam[decade] / momentum[decade]
+            shown = student(gain[~np.isnan(gain)]).text("+.1f", 100)
             name = f"{10.0**decade:g} to {10.0 ** (decade + 1):g}"
-            lines.append(f"    {name:20}{100 * np.nanmean(momentum[decade]):>8.1f}{gain:>24}")
+            lines.append(f"    {name:20}{100 * np.nanmean(momentum[decade]):>8.1f}{shown:>24}")
         lines += [*_edges(record, noise), ""]
     return "\n".join([*lines, f"Measured with minisam {record['environment']['minisam']}."])
 
@@ -155,7 +146,7 @@ def picture(record: dict[str, Any]) -> Figure:
 
 def _band(ax: Axes, n: Array, values: Array, colour: str, dash: str, label: str) -> None:
     """The mean over splits, with its interval as a band."""
-    found = [over_splits(column) for column in values.T]
+    found = [student(column) for column in values.T]
     ax.plot(n, [one.estimate for one in found], dash, color=colour, label=label)
     if found[0].low is not None:
         ax.fill_between(n, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.15, lw=0)
@@ -163,7 +154,7 @@ def _band(ax: Axes, n: Array, values: Array, colour: str, dash: str, label: str)
 
 def _mark(ax: Axes, n: int, values: Array, colour: str) -> None:
     """What the papers' protocol gives, at its number of trials."""
-    found = over_splits(values)
+    found = student(values)
     reach = None if found.low is None else [[found.estimate - found.low], [found.high - found.estimate]]
     ax.errorbar([n], [found.estimate], reach, fmt="D", color=colour, mec="black", ms=7, capsize=3, zorder=3)
 

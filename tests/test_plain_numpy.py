@@ -13,8 +13,7 @@ from minisam import SAM, BatchLoss, Momentum, cnn
 
 HERE = Path(__file__).parent
 SCRIPT = """
-import json, sys, test_plain_numpy, minisam.training.environment as about
-minisam = sys.modules["minisam"]
+import json, sys, minisam, test_plain_numpy, minisam.training.environment as about
 minisam.kernels.set_winograd(False)
 assert "numba" not in sys.modules and about.environment()["numba"] == "none"
 print(json.dumps(test_plain_numpy.trained()))

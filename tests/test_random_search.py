@@ -126,7 +126,7 @@ def test_gains_are_within_a_split_and_for_as_many_gradients(best):
     assert found[best.TWICE].shape == (2, 2)
     assert found[best.TWICE][:, 1] == pytest.approx([1 - 0.2 / 0.4, 1 - 0.3 / 0.5])
     assert best.gains_in_papers(rows, 0.4)["Momentum"] == pytest.approx([0.4, 0.2])
-    assert best.over_splits(np.array([0.1, 0.3])) == pytest.approx((0.2, 0.2 - 12.706 * 0.1, 0.2 + 12.706 * 0.1), 1e-3)
+    assert best.student(np.array([0.1, 0.3])) == pytest.approx((0.2, 0.2 - 12.706 * 0.1, 0.2 + 12.706 * 0.1), 1e-3)
 
     box = {method: {"lr": (1e-4, 1e-1), "weight_decay": (1e-4, 10.0)} for method in ("Momentum", MATCHED, SAM)}
     record = {"environment": {"minisam": "1"}, "box": box, "trials": rows}

@@ -104,6 +104,19 @@ def error_reduction(baseline: Array, candidate: Array) -> Interval:
     return _interval(float(1 - ratio), influence)
 
 
+def student(values: Array) -> Interval:
+    """The mean of independent numbers (n,), with Student's t-interval.
+
+    >>> student(np.array([1.0, 3.0])).text(".1f")
+    '2.0 (-10.7 to 14.7)'
+    """
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return Interval(mean, None, None)
+    half = t_quantile(0.975, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
 def ratio(baseline: Array, candidate: Array) -> Interval:
     """How many times smaller a positive number (seeds,) is than the baseline's, paired: the geometric mean.
 
@@ -117,12 +130,8 @@ def ratio(baseline: Array, candidate: Array) -> Interval:
     """
     if not (np.all(baseline > 0) and np.all(candidate > 0)):
         raise ValueError(f"expected positive numbers, got {min(baseline.min(), candidate.min())}")
-    logs = np.log(baseline) - np.log(candidate)
-    n, mean = len(logs), float(logs.mean())
-    if n < 2:
-        return Interval(math.exp(mean), None, None)
-    half = t_quantile(0.975, n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    of_logs = student(np.log(baseline) - np.log(candidate))
+    return Interval(math.exp(of_logs.estimate), *(None if end is None else math.exp(end) for end in of_logs[1:]))
 
 
 def ranks(x: Array) -> Array:
